@@ -1,0 +1,60 @@
+"""Policies: what decides on the next action. The baselines are policies like the model.
+
+The SLM policy is given a generator (`slm.Slm`) and does not know llama.cpp itself.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Protocol
+
+from smallplan_planner.actions import Action, ActionKind, format_command
+from smallplan_planner.scene_graph import distance_key
+from smallplan_planner.search import Answer, Situation
+
+
+class Policy(Protocol):
+    def decide(self, situation: Situation) -> Answer:
+        """The next command, with the reasons for it."""
+
+
+class GreedyPolicy:
+    """The nearest frontier, closed door or closed container; `done()` once the target is listed.
+
+    It is the robot's fallback when the model is late, and the baseline of plain frontier exploration.
+    """
+
+    source = "fallback"
+
+    def decide(self, situation: Situation) -> Answer:
+        if situation.matches:
+            return Answer("done()", reasoning="The target is listed.", source=self.source)
+        useful = [a for a in situation.options if a.kind in (ActionKind.EXPLORE, ActionKind.GO_TO_AND_OPEN)]
+        if not useful:
+            return Answer("done()", reasoning="Nothing is left to explore or open.", source=self.source)
+        action = min(useful, key=lambda a: (distance_key(_distance(a, situation)), a.target_id, a.room_id))
+        return Answer(
+            format_command(action, situation.names), reasoning="It is the nearest option.", source=self.source
+        )
+
+
+class RandomPolicy:
+    """Any valid action with the same probability, and `done()` only once the target is listed or nothing else is left."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._random = random.Random(seed)
+
+    def decide(self, situation: Situation) -> Answer:
+        others = [action for action in situation.options if action.kind is not ActionKind.DONE]
+        if situation.matches or not others:
+            return Answer("done()")
+        return Answer(format_command(self._random.choice(others), situation.names))
+
+
+def _distance(action: Action, situation: Situation) -> float:
+    graph = situation.graph
+    if action.target_id in graph.frontier_by_id:
+        return graph.frontier_by_id[action.target_id].distance
+    if action.target_id in graph.door_by_id:
+        return graph.door_by_id[action.target_id].distance
+    return graph.object_by_id[action.target_id].distance

@@ -1,0 +1,34 @@
+"""The three lines of an answer: `Analysis: …`, `Reasoning: …`, `Command: …`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from smallplan_planner.actions import ParseError
+
+HEADS = ("Analysis", "Reasoning", "Command")
+_ANSWER = re.compile(r"\s*Analysis:(.*?)\n\s*Reasoning:(.*?)\n\s*Command:[^\S\n]*([^\n]*)\s*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer in its parts; `command` is the command line's text, not yet checked."""
+
+    analysis: str
+    reasoning: str
+    command: str
+
+    def render(self) -> str:
+        """The text that a teacher writes and a model learns."""
+        return f"Analysis: {self.analysis}\nReasoning: {self.reasoning}\nCommand: {self.command}"
+
+
+def parse_response(text: str) -> Response:
+    """Split an answer into its lines; raises `ParseError` that says which line is missing."""
+    match = _ANSWER.fullmatch(text)
+    if match is None:
+        missing = [head for head in HEADS if f"{head}:" not in text]
+        reason = f"no line {', '.join(missing)}" if missing else "the lines are out of order or text follows the command"
+        raise ParseError(f"the answer can't be parsed: {reason}; expected the lines {', '.join(HEADS)}")
+    return Response(match[1].strip(), match[2].strip(), match[3].strip())

@@ -1,0 +1,357 @@
+"""A search episode as a state machine without I/O: graphs in, actions out, outcomes in.
+
+Whoever drives it (a ROS node from callbacks, a simulator from a loop, a test by hand) does
+
+    episode.observe(graph)                      # an observation
+    while episode.result is None:
+        action = episode.choose(policy.decide(episode.situation()))
+        if action is None:                      # refused: ask again, or the episode has ended
+            continue
+        episode.report(executor(action))
+        episode.observe(next graph)
+
+It keeps the history, counts steps and retries, takes failed targets out until something has changed, and
+decides when a search ends.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from smallplan_planner.actions import (
+    Action,
+    ActionKind,
+    ActionRefused,
+    ActionRules,
+    Outcome,
+    OutcomeCode,
+    format_command,
+    parse_command,
+    valid_actions,
+)
+from smallplan_planner.names import NameBook, find_matches, normalise
+from smallplan_planner.priors import Priors
+from smallplan_planner.prompt import MODES, Helps, PastAction, PromptView, build_view
+from smallplan_planner.scene_graph import Point, SceneGraph, SceneObject
+
+MAX_TARGET_LENGTH = 200
+"""Characters of a target; whoever sends more sends something else than a name."""
+
+REPEAT_LIMIT = 3  # the same command this many times running is STUCK
+EXECUTOR_FAILURES = 3  # this many time-outs or failures of the executor end the episode
+_MOVED = 0.1  # m; less is not motion
+_NEAR_TARGET = 2.0  # m around a blocked target in which a change of the graph frees it
+
+_BLOCKING = frozenset(
+    {OutcomeCode.UNREACHABLE, OutcomeCode.BLOCKED, OutcomeCode.NOT_OPENABLE, OutcomeCode.NO_MANIPULATOR}
+)
+_EXECUTOR_TROUBLE = frozenset({OutcomeCode.TIMEOUT, OutcomeCode.FAILED})
+_DONE_WORDS = {
+    ActionKind.NAVIGATE: "arrived",
+    ActionKind.GO_TO_AND_OPEN: "opened",
+    ActionKind.CLOSE: "closed",
+    ActionKind.EXPLORE: "explored",
+    ActionKind.DONE: "done",
+}
+
+
+class ResultCode(IntEnum):
+    """How a search ended. Values are those of FindObject.action."""
+
+    NONE = 0
+    NOT_FOUND = 1
+    MAX_STEPS = 2
+    STUCK = 3
+    CANCELED = 4
+    PREEMPTED = 5
+    BAD_GOAL = 6
+    BAD_GRAPH = 7
+    NO_GRAPH = 8
+    MODEL_FAILED = 9
+    EXECUTOR_UNAVAILABLE = 10
+    EXECUTOR_FAILED = 11
+    TIMEOUT = 12
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    success: bool
+    code: ResultCode
+    message: str
+    object_id: str = ""
+    position: Point = (0.0, 0.0, 0.0)
+    steps: int = 0
+    retries: int = 0
+    distance: float = 0.0  # m travelled
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """The limits of a search and what the robot may do. Raises ValueError on values out of range."""
+
+    max_steps: int = 50
+    max_retries: int = 5
+    mode: str = "normal"
+    allow_open: bool = True
+    allow_close: bool = False
+    helps: Helps = field(default_factory=Helps)
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 1 or self.max_retries < 0:
+            raise ValueError(f"max_steps {self.max_steps}, max_retries {self.max_retries}: expected >= 1 and >= 0")
+        if self.mode not in MODES:
+            raise ValueError(f"mode is {self.mode!r}; expected one of {', '.join(MODES)}")
+
+
+class BadGoalError(ValueError):
+    """A target that nobody can search for."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a policy answers: a command, why, and what it cost."""
+
+    command: str
+    analysis: str = ""
+    reasoning: str = ""
+    source: str = "slm"  # "slm" | "fallback"
+    prompt: str = ""
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    generated_tokens: int = 0
+    latency: float = 0.0  # s
+    parse_error: str = ""  # why no command could be read out of the answer, '' when one could
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a policy decides on: the graph, its names, the actions that are open, and the prompt's view."""
+
+    graph: SceneGraph
+    names: NameBook
+    target: str
+    rules: ActionRules
+    options: tuple[Action, ...]  # `done()` last
+    view: PromptView
+
+    @property
+    def matches(self) -> list[SceneObject]:
+        return find_matches(self.graph, self.target)
+
+
+@dataclass(frozen=True)
+class _Past:
+    action: Action | None  # None: refused before it meant one
+    command: str  # of a refused one, cleaned
+    outcome: str
+    valid: bool
+
+
+@dataclass(frozen=True)
+class _Block:
+    position: Point  # of the robot when it failed
+    surroundings: frozenset[tuple[str, int]]  # of the target when it failed
+
+
+class SearchEpisode:
+    """One search for `target`. `result` is None until it has ended. Raises `BadGoalError` for a bad target."""
+
+    def __init__(self, target: str, config: SearchConfig, priors: Priors) -> None:
+        if not normalise(target) or len(target) > MAX_TARGET_LENGTH:
+            shown = target if len(target) <= 40 else target[:40] + "…"
+            raise BadGoalError(
+                f"target {shown!r} ({len(target)} characters); expected an object's name, 1 to {MAX_TARGET_LENGTH} "
+                "characters with a letter or digit"
+            )
+        self.target = target
+        self.config = config
+        self.names = NameBook()
+        self.room_labels: dict[str, str] = {}
+        self.result: SearchResult | None = None
+        self.steps = 0
+        self.retries = 0
+        self.distance = 0.0
+        self.last_refusal = ""
+        self._priors = priors
+        self._graph: SceneGraph | None = None
+        self._history: list[_Past] = []
+        self._commands: list[str] = []
+        self._pending: Action | None = None
+        self._retries_in_place = 0
+        self._executor_failures = 0
+        self._blocked: dict[str, _Block] = {}
+        self._observations = 0
+        self._room_contents: dict[str, frozenset[str]] = {}
+        self._last_change: dict[str, int] = {}
+
+    def observe(self, graph: SceneGraph) -> None:
+        """Take in an observation; raises `SceneGraphError` when it can't be planned on, and keeps the old one."""
+        graph.validate()
+        self._graph = graph
+        self._observations += 1
+        for room in graph.rooms:
+            labels = frozenset(f"{obj.label} {obj.state.name}" for obj in graph.objects_in(room.id))
+            if self._room_contents.get(room.id) != labels:
+                self._room_contents[room.id] = labels
+                self._last_change[room.id] = self._observations
+                if not room.label:
+                    seen = [obj.label for obj in graph.objects_in(room.id)]
+                    self.room_labels[room.id] = self._priors.classify_room(seen)
+        self.names.update(graph, self.room_labels)
+        moved_from = graph.robot_pose.position
+        self._blocked = {
+            target_id: block
+            for target_id, block in self._blocked.items()
+            if math.dist(block.position, moved_from) < _MOVED
+            and block.surroundings == _surroundings(graph, target_id)
+        }
+        if self.result is None and valid_actions(graph, self._rules()) == [Action(ActionKind.DONE)]:
+            self.finish(*self._done())
+
+    def situation(self) -> Situation:
+        """What to decide on now. Raises RuntimeError before the first observation or after the end."""
+        if self._graph is None or self.result is not None:
+            raise RuntimeError("a situation exists after the first observation and before the result")
+        rules = self._rules()
+        past = [PastAction(self._shown(item), item.outcome) for item in self._history]
+        recent = len(past) - min(len(past), 5)
+        view = build_view(
+            self._graph,
+            self.names,
+            self.target,
+            rules=rules,
+            priors=self._priors,
+            mode=self.config.mode,
+            helps=self.config.helps,
+            history=past,
+            invalid=[past[i] for i in range(recent) if not self._history[i].valid],
+            last_change=self._last_change,
+        )
+        options = tuple(action for action in valid_actions(self._graph, rules) if not self._would_repeat(action))
+        return Situation(self._graph, self.names, self.target, rules, options, view)
+
+    def choose(self, answer: Answer) -> Action | None:
+        """Take a policy's answer: the action to execute now, or None when it was refused or ended the search.
+
+        A refused answer counts as a retry; `last_refusal` says why. `done()` ends the search and is returned.
+        """
+        if self._graph is None or self.result is not None or self._pending is not None:
+            raise RuntimeError("choose() needs an observation, a running episode, and no action under way")
+        self._commands.append(answer.command)
+        last = self._commands[-REPEAT_LIMIT:]
+        if not answer.parse_error and len(last) == REPEAT_LIMIT and len(set(last)) == 1:
+            self.finish(ResultCode.STUCK, f"the model answered {_clean(answer.command)} {REPEAT_LIMIT} times running")
+            return None
+        try:
+            if answer.parse_error:
+                raise ActionRefused(answer.parse_error)
+            action = parse_command(answer.command, self._graph, self.names, self._rules())
+        except ActionRefused as refused:
+            self.last_refusal = str(refused)
+            self._history.append(_Past(None, _clean(answer.command), f"invalid, {_reason(refused)}", valid=False))
+            self._count_retry()
+            return None
+        if action.kind is ActionKind.DONE:
+            self.finish(*self._done())
+        else:
+            self._pending = action
+        return action
+
+    def report(self, outcome: Outcome) -> None:
+        """Tell how the action that `choose` returned ended."""
+        if self._pending is None or self._graph is None:
+            raise RuntimeError("report() needs an action under way")
+        action, self._pending = self._pending, None
+        distance = outcome.distance if math.isfinite(outcome.distance) and outcome.distance > 0 else 0.0
+        self.distance += distance
+        words = _DONE_WORDS[action.kind] if outcome.success else f"failed, {outcome.code.name.lower().replace('_', ' ')}"
+        self._history.append(_Past(action, "", words, outcome.success))
+        if outcome.success or distance >= _MOVED:
+            self.steps += 1
+            self._retries_in_place = 0
+        if not outcome.success:
+            if outcome.code in _BLOCKING:
+                position = self._graph.robot_pose.position
+                surroundings = _surroundings(self._graph, action.target_id)
+                self._blocked[action.target_id] = _Block(position, surroundings)
+            self._executor_failures += outcome.code in _EXECUTOR_TROUBLE
+            if self._executor_failures >= EXECUTOR_FAILURES:
+                self.finish(ResultCode.EXECUTOR_FAILED, f"the executor failed {EXECUTOR_FAILURES} times: {outcome.message}")
+                return
+            if outcome.code in _EXECUTOR_TROUBLE or distance < _MOVED:
+                self._count_retry()
+        if self.result is None and self.steps >= self.config.max_steps:
+            self.finish(ResultCode.MAX_STEPS, f"not found within {self.config.max_steps} steps")
+
+    def finish(self, code: ResultCode, message: str) -> None:
+        """End the search for a reason that lies here or outside (cancelled, no graph, no executor, …)."""
+        matches = find_matches(self._graph, self.target) if self._graph is not None else []
+        found = matches[0] if code is ResultCode.NONE and matches else None
+        self.result = SearchResult(
+            success=found is not None,
+            code=code,
+            message=message,
+            object_id=found.id if found else "",
+            position=found.position if found else (0.0, 0.0, 0.0),
+            steps=self.steps,
+            retries=self.retries,
+            distance=self.distance,
+        )
+
+    def _done(self) -> tuple[ResultCode, str]:
+        assert self._graph is not None
+        matches = find_matches(self._graph, self.target)
+        if not matches:
+            return ResultCode.NOT_FOUND, f"no {self.target!r} among the {len(self._graph.objects)} discovered objects"
+        room = self.names.name(matches[0].room)
+        return ResultCode.NONE, f"found {self.names.name(matches[0].id)} in {room}"
+
+    def _rules(self) -> ActionRules:
+        return ActionRules(self.config.allow_open, self.config.allow_close, frozenset(self._blocked))
+
+    def _would_repeat(self, action: Action) -> bool:
+        """Whether this would be the same command for the third time running, which ends a search."""
+        last = self._commands[-(REPEAT_LIMIT - 1) :]
+        return (
+            len(last) == REPEAT_LIMIT - 1
+            and action.kind is not ActionKind.DONE
+            and set(last) == {format_command(action, self.names)}
+        )
+
+    def _count_retry(self) -> None:
+        self.retries += 1
+        self._retries_in_place += 1
+        if self._retries_in_place > self.config.max_retries:
+            self.finish(
+                ResultCode.STUCK,
+                f"{self._retries_in_place} answers without motion; the last: {self._history[-1].outcome}",
+            )
+
+    def _shown(self, item: _Past) -> str:
+        return format_command(item.action, self.names) if item.action is not None else item.command
+
+
+def _surroundings(graph: SceneGraph, target_id: str) -> frozenset[tuple[str, int]]:
+    """Ids and states of what lies around a target: when they change, a target that failed may work again."""
+    elements = [*graph.objects, *graph.doors, *graph.frontiers]
+    target = next((item for item in elements if item.id == target_id), None)
+    if target is None:
+        return frozenset()
+    return frozenset(
+        (item.id, int(getattr(item, "state", 0)))
+        for item in elements
+        if math.dist(item.position, target.position) <= _NEAR_TARGET
+    )
+
+
+def _clean(command: str) -> str:
+    """A refused command as the history shows it: words, no structure, at most 60 characters."""
+    return re.sub(r"[^\w(), -]+", " ", command[:60]).strip() or "no command"
+
+
+def _reason(refused: ActionRefused) -> str:
+    """The refusal in words that fit a prompt: its last clause."""
+    return re.sub(r"[^\w(), -]+", " ", str(refused).rsplit(": ", 1)[-1])[:80].strip()
