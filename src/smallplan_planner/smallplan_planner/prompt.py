@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from smallplan_planner.actions import Action, ActionKind, ActionRules, next_frontier, valid_actions
+from smallplan_planner.actions import Action, ActionKind, ActionRules
 from smallplan_planner.names import NameBook, find_matches, sanitise
 from smallplan_planner.priors import Priors
 from smallplan_planner.scene_graph import OpenState, SceneGraph, distance_key
@@ -120,6 +120,7 @@ def build_view(
     target: str,
     *,
     rules: ActionRules,
+    options: Sequence[Action],
     priors: Priors,
     mode: str = "normal",
     helps: Helps = Helps(),
@@ -127,13 +128,16 @@ def build_view(
     invalid: Sequence[PastAction] = (),
     last_change: Mapping[str, int] | None = None,
 ) -> PromptView:
-    """What the prompt shows of `graph`. `last_change` (room id to step) orders the rooms."""
+    """What the prompt shows of `graph` and of the actions that are open (`options`).
+
+    `last_change` (room id to step) orders the rooms.
+    """
     age = last_change or {}
     kinds = [ActionKind.NAVIGATE, ActionKind.EXPLORE, ActionKind.DONE]
     kinds += [ActionKind.GO_TO_AND_OPEN] if rules.allow_open else []
     kinds += [ActionKind.CLOSE] if rules.allow_close else []
     near = sorted((obj for obj in graph.objects if obj.distance < NEAR), key=lambda obj: (obj.distance, obj.id))
-    spaces, doors, containers = _options(graph, names, rules)
+    spaces, doors, containers = _list_options(graph, names, options)
     matches = tuple((names.name(obj.room), names.name(obj.id)) for obj in find_matches(graph, target))
     return PromptView(
         target=names.name(target) if target in graph.object_by_id else sanitise(target),
@@ -169,18 +173,17 @@ def known_places(priors: Priors, target: str) -> tuple[Hint, ...]:
     return tuple(Hint(room, tuple(furniture)) for room, furniture in by_room.items())
 
 
-def _options(
-    graph: SceneGraph, names: NameBook, rules: ActionRules
+def _list_options(
+    graph: SceneGraph, names: NameBook, options: Sequence[Action]
 ) -> tuple[tuple[Option, ...], tuple[Option, ...], tuple[Option, ...]]:
     spaces: list[tuple[float, Option]] = []
     doors: list[tuple[float, Option]] = []
     containers: list[tuple[float, Option]] = []
     listed_doors: set[str] = set()
-    for action in valid_actions(graph, rules):
+    for action in options:
         room = names.name(action.room_id) if action.room_id else ""
         if action.kind is ActionKind.EXPLORE:
-            frontier = next_frontier(graph, action.room_id, rules)
-            assert frontier is not None  # explore is valid only where there is one
+            frontier = graph.frontier_by_id[action.target_id]
             option = Option(room, distance_word(frontier.distance), leads_out=frontier.leads_out)
             spaces.append((distance_key(frontier.distance), option))
         elif action.kind is ActionKind.GO_TO_AND_OPEN:

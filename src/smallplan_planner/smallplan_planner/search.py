@@ -34,7 +34,7 @@ from smallplan_planner.actions import (
 )
 from smallplan_planner.names import NameBook, find_matches, normalise
 from smallplan_planner.priors import Priors
-from smallplan_planner.prompt import MODES, Helps, PastAction, PromptView, build_view
+from smallplan_planner.prompt import LAST_ACTIONS, MODES, Helps, PastAction, PromptView, build_view
 from smallplan_planner.scene_graph import Point, SceneGraph, SceneObject
 
 MAX_TARGET_LENGTH = 200
@@ -141,6 +141,12 @@ class Situation:
     def matches(self) -> list[SceneObject]:
         return find_matches(self.graph, self.target)
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left to explore or to open, not even what may not be repeated just now."""
+        useful = (ActionKind.EXPLORE, ActionKind.GO_TO_AND_OPEN)
+        return not any(action.kind in useful for action in valid_actions(self.graph, self.rules))
+
 
 @dataclass(frozen=True)
 class _Past:
@@ -217,12 +223,14 @@ class SearchEpisode:
             raise RuntimeError("a situation exists after the first observation and before the result")
         rules = self._rules()
         past = [PastAction(self._shown(item), item.outcome) for item in self._history]
-        recent = len(past) - min(len(past), 5)
+        recent = max(0, len(past) - LAST_ACTIONS)
+        options = tuple(action for action in valid_actions(self._graph, rules) if not self._would_repeat(action))
         view = build_view(
             self._graph,
             self.names,
             self.target,
             rules=rules,
+            options=options,
             priors=self._priors,
             mode=self.config.mode,
             helps=self.config.helps,
@@ -230,7 +238,6 @@ class SearchEpisode:
             invalid=[past[i] for i in range(recent) if not self._history[i].valid],
             last_change=self._last_change,
         )
-        options = tuple(action for action in valid_actions(self._graph, rules) if not self._would_repeat(action))
         return Situation(self._graph, self.names, self.target, rules, options, view)
 
     def choose(self, answer: Answer) -> Action | None:
