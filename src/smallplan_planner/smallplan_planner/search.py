@@ -35,7 +35,7 @@ from smallplan_planner.actions import (
 from smallplan_planner.names import NameBook, find_matches, normalise
 from smallplan_planner.priors import Priors
 from smallplan_planner.prompt import LAST_ACTIONS, MODES, Helps, PastAction, PromptView, build_view
-from smallplan_planner.scene_graph import Point, SceneGraph, SceneObject
+from smallplan_planner.scene_graph import Door, Frontier, Point, SceneGraph, SceneObject
 
 MAX_TARGET_LENGTH = 200
 """Characters of a target; whoever sends more sends something else than a name."""
@@ -134,7 +134,7 @@ class Situation:
     names: NameBook
     target: str
     rules: ActionRules
-    options: tuple[Action, ...]  # `done()` last
+    options: tuple[Action, ...]  # `done()` last; without what would be the same command a third time running
     view: PromptView
 
     @property
@@ -144,8 +144,7 @@ class Situation:
     @property
     def exhausted(self) -> bool:
         """Whether nothing is left to explore or to open, not even what may not be repeated just now."""
-        useful = (ActionKind.EXPLORE, ActionKind.GO_TO_AND_OPEN)
-        return not any(action.kind in useful for action in valid_actions(self.graph, self.rules))
+        return not (self.view.spaces or self.view.doors or self.view.containers)
 
 
 @dataclass(frozen=True)
@@ -224,13 +223,13 @@ class SearchEpisode:
         rules = self._rules()
         past = [PastAction(self._shown(item), item.outcome) for item in self._history]
         recent = max(0, len(past) - LAST_ACTIONS)
-        options = tuple(action for action in valid_actions(self._graph, rules) if not self._would_repeat(action))
+        valid = valid_actions(self._graph, rules)
         view = build_view(
             self._graph,
             self.names,
             self.target,
             rules=rules,
-            options=options,
+            options=valid,
             priors=self._priors,
             mode=self.config.mode,
             helps=self.config.helps,
@@ -238,6 +237,7 @@ class SearchEpisode:
             invalid=[past[i] for i in range(recent) if not self._history[i].valid],
             last_change=self._last_change,
         )
+        options = tuple(action for action in valid if not self._would_repeat(action))
         return Situation(self._graph, self.names, self.target, rules, options, view)
 
     def choose(self, answer: Answer) -> Action | None:
@@ -343,7 +343,7 @@ class SearchEpisode:
 
 def _surroundings(graph: SceneGraph, target_id: str) -> frozenset[tuple[str, int]]:
     """Ids and states of what lies around a target: when they change, a target that failed may work again."""
-    elements = [*graph.objects, *graph.doors, *graph.frontiers]
+    elements: list[SceneObject | Door | Frontier] = [*graph.objects, *graph.doors, *graph.frontiers]
     target = next((item for item in elements if item.id == target_id), None)
     if target is None:
         return frozenset()
