@@ -32,3 +32,10 @@ def canonical(word: str) -> str:
         singular = word[:-1]
         return known.get(singular, word if word in known.values() else singular)
     return word
+
+
+@lru_cache(maxsize=4096)
+def words_for(word: str) -> tuple[str, ...]:
+    """All words for the thing that `word` means, itself included."""
+    stands_for = canonical(word)
+    return (word, *(other for other, known in _canonical_words().items() if known == stands_for and other != word))

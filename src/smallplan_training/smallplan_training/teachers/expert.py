@@ -223,9 +223,7 @@ def _describe(candidate: Candidate) -> str:
 
 def _reason(view: PromptView, best: Candidate, rng: random.Random) -> str:
     target, option = view.target, best.option
-    if option in view.doors:
-        thing, act = f"{option.name} in {option.room}", "open it"
-    elif option.name:
+    if option in view.doors or option.name:
         thing, act = f"{option.name} in {option.room}", "open it"
     else:
         thing, act = f"unexplored space in {option.room}", "look there"

@@ -1,0 +1,139 @@
+"""Many prompts out of one: the same situation asked for another target, or named in other words.
+
+A view says everything that a prompt shows, so a varied view is an honest prompt of its own, which the expert
+can answer. This is how a few thousand simulated situations become hundreds of thousands of samples, and how
+the model meets names that nobody listed before.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from smallplan_planner.actions import ActionKind
+from smallplan_planner.names import MAX_NAME_LENGTH, matches_target, normalise
+from smallplan_planner.priors import Priors
+from smallplan_planner.prompt import Hint, ObjectView, Option, PastAction, PromptView, RoomView, known_places
+from smallplan_planner.synonyms import canonical, words_for
+
+_COUNTER = re.compile(r"-\d+$")
+_ARGUMENTS = re.compile(r"\(([^()]*)\)")
+_ONSETS = ("b", "br", "ch", "d", "dr", "f", "fl", "g", "gl", "h", "j", "k", "kr", "l", "m", "n", "p", "pl", "qu", "r")
+_ONSETS += ("s", "sh", "sk", "st", "t", "th", "tr", "v", "w", "y", "z", "")
+_NUCLEI = ("a", "e", "i", "o", "u", "ai", "ea", "ee", "oo", "ou", "y")
+_CODAS = ("", "", "", "b", "ck", "d", "l", "ll", "m", "n", "nd", "ng", "p", "r", "rk", "s", "st", "t", "x")
+_QUALIFIERS = ("blue", "red", "green", "old", "small", "large", "wooden", "metal", "glass", "round", "black", "white")
+
+
+def made_up_word(rng: random.Random) -> str:
+    """A name that no vocabulary holds: one to three words of invented syllables."""
+    words = []
+    for _ in range(rng.choices((1, 2, 3), (6, 3, 1))[0]):
+        syllables = rng.choices((1, 2, 3), (2, 5, 2))[0]
+        parts = (rng.choice(_ONSETS) + rng.choice(_NUCLEI) + rng.choice(_CODAS) for _ in range(syllables))
+        words.append("".join(parts))
+    return " ".join(words)[:MAX_NAME_LENGTH].strip()
+
+
+def retarget(view: PromptView, target: str, priors: Priors) -> PromptView:
+    """The same situation when `target` is asked for; matches and common knowledge follow."""
+    name = normalise(target)
+    found = [(r.name, o.name) for r in view.rooms for o in r.objects if matches_target(_stem(o.name), name)]
+    return replace(
+        view,
+        target=name,
+        matches=None if view.matches is None else tuple(found),
+        hints=None if view.hints is None else known_places(priors, name),
+    )
+
+
+def random_target(view: PromptView, priors: Priors, rng: random.Random, found: float = 0.12) -> str:
+    """A target to ask for: with probability `found` something that is listed, else mostly known things."""
+    listed = sorted({_stem(obj.name) for room in view.rooms for obj in room.objects})
+    if listed and rng.random() < found:
+        return rng.choice(listed)
+    word = rng.choice(sorted(priors.objects)) if rng.random() < 0.93 else made_up_word(rng)
+    if rng.random() < 0.2:
+        word = rng.choice(words_for(word))
+    if rng.random() < 0.1:
+        word = f"{rng.choice(_QUALIFIERS)} {word}"
+    return word
+
+
+def rename(view: PromptView, rng: random.Random, priors: Priors, share: float = 0.4) -> PromptView:
+    """The same situation with a share of the things called otherwise: synonyms for furniture, any word for the rest."""
+    stems = sorted({_stem(obj.name) for room in view.rooms for obj in room.objects})
+    taken = set(stems) | {_stem(room.name) for room in view.rooms} | {"door", "room"}
+    new: dict[str, str] = {}
+    for stem in stems:
+        if rng.random() >= share:
+            continue
+        known_furniture = bool(priors.furniture_type(stem))
+        if known_furniture and rng.random() < 0.7:
+            word = rng.choice(words_for(canonical(stem)))
+        elif rng.random() < 0.15:
+            word = f"{rng.choice(_QUALIFIERS)} {stem}"
+        else:
+            word = made_up_word(rng)
+        word = normalise(word)[:MAX_NAME_LENGTH].strip()
+        if word and word not in taken:
+            taken.add(word)
+            new[stem] = word
+    return _with_names(view, new)
+
+
+def to_record(view: PromptView) -> dict[str, Any]:
+    """The view as plain JSON data."""
+    return asdict(view)
+
+
+def from_record(data: Mapping[str, Any]) -> PromptView:
+    """The view out of `to_record`'s data."""
+    return PromptView(
+        target=data["target"],
+        mode=data["mode"],
+        kinds=tuple(ActionKind(kind) for kind in data["kinds"]),
+        rooms=tuple(
+            RoomView(room["name"], tuple(ObjectView(**obj) for obj in room["objects"]), room["unexplored"])
+            for room in data["rooms"]
+        ),
+        robot_room=data["robot_room"],
+        near=tuple(data["near"]),
+        history=tuple(PastAction(**past) for past in data["history"]),
+        invalid=tuple(PastAction(**past) for past in data["invalid"]),
+        spaces=tuple(Option(**option) for option in data["spaces"]),
+        doors=tuple(Option(**option) for option in data["doors"]),
+        containers=tuple(Option(**option) for option in data["containers"]),
+        matches=None if data["matches"] is None else tuple((room, name) for room, name in data["matches"]),
+        hints=None if data["hints"] is None else tuple(Hint(h["room"], tuple(h["furniture"])) for h in data["hints"]),
+    )
+
+
+def _with_names(view: PromptView, new: Mapping[str, str]) -> PromptView:
+    def name(old: str) -> str:
+        stem = _stem(old)
+        return new.get(stem, stem) + old[len(stem) :]
+
+    def past(item: PastAction) -> PastAction:
+        command = _ARGUMENTS.sub(lambda m: "(" + ", ".join(name(part) for part in m[1].split(", ")) + ")", item.command)
+        return PastAction(command, item.outcome)
+
+    def options(items: tuple[Option, ...]) -> tuple[Option, ...]:
+        return tuple(replace(option, name=name(option.name)) if option.name else option for option in items)
+
+    return replace(
+        view,
+        rooms=tuple(replace(r, objects=tuple(replace(o, name=name(o.name)) for o in r.objects)) for r in view.rooms),
+        near=tuple(name(item) for item in view.near),
+        history=tuple(past(item) for item in view.history),
+        invalid=tuple(past(item) for item in view.invalid),
+        containers=options(view.containers),
+        matches=None if view.matches is None else tuple((room, name(item)) for room, item in view.matches),
+    )
+
+
+def _stem(name: str) -> str:
+    return _COUNTER.sub("", name)
