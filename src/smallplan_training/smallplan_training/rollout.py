@@ -1,0 +1,130 @@
+"""One episode of search in a simulator: the loop that evaluation, data collection and bench share.
+
+`run_episode` feeds a `SearchEpisode` from a `SearchEnv` and a policy, and records each decision. It decides
+nothing itself: what a decision is worth is in `metrics.py` and `rewards.py`, when a search ends in `search.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from smallplan_planner.actions import Action, ActionKind, Outcome
+from smallplan_planner.policies import Policy
+from smallplan_planner.priors import load_priors
+from smallplan_planner.prompt import PromptView
+from smallplan_planner.scene_graph import SceneGraph
+from smallplan_planner.search import Answer, SearchConfig, SearchEpisode, SearchResult, Situation
+
+
+class SearchEnv(Protocol):
+    """What a rollout needs of a simulator; `simulators.search_env` says what else one offers."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[SceneGraph, dict[str, Any]]:
+        """Begin the episode `options["episode"]`."""
+
+    def step(self, action: Action) -> tuple[SceneGraph, float, bool, bool, dict[str, Any]]:
+        """Execute an action; `info` has `outcome` (Outcome) and `low_level_steps` (int, since the start)."""
+
+
+class EpisodeLike(Protocol):
+    """A drawn episode: what a rollout reads of it. Lengths in metres."""
+
+    @property
+    def target(self) -> str: ...
+    @property
+    def shortest_path(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class DecisionRecord:
+    """One decision and what came of it. `distance` and `low_level_steps` count from the episode's start."""
+
+    view: PromptView  # what the policy read
+    answer: Answer
+    action: Action | None  # None: the answer was refused
+    outcome: Outcome | None  # None: nothing was executed (refused, or `done()`)
+    refusal: str  # why it was refused, '' when it was not
+    distance: float  # m travelled when the action had ended
+    low_level_steps: int
+    latency: float  # s from the observation to the action: prompt, policy, check
+    info: dict[str, Any]  # the simulator's, {} when nothing was executed
+
+    @property
+    def executed(self) -> bool:
+        return self.outcome is not None
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """One finished episode."""
+
+    target: str
+    seed: int
+    shortest_path: float  # m
+    result: SearchResult
+    decisions: tuple[DecisionRecord, ...]
+    low_level_steps: int
+
+
+OnStep = Callable[[Situation, DecisionRecord, SceneGraph], None]
+"""Called after each decision: what was decided on, the record, and the graph afterwards."""
+
+
+def run_episode(
+    env: SearchEnv,
+    episode: EpisodeLike,
+    policy: Policy,
+    config: SearchConfig,
+    on_step: OnStep | None = None,
+) -> EpisodeRecord:
+    """Search until the episode ends.
+
+    Errors of the simulator or of the policy are not caught: a rollout never turns a bug into a score.
+    """
+    search = SearchEpisode(episode.target, config, load_priors())
+    graph, info = env.reset(options={"episode": episode})
+    steps = int(info["low_level_steps"])
+    decisions: list[DecisionRecord] = []
+    search.observe(graph)
+    while search.result is None:
+        begin, retries = time.perf_counter(), search.retries
+        situation = search.situation()
+        answer = policy.decide(situation)
+        action = search.choose(answer)
+        latency = time.perf_counter() - begin
+        outcome: Outcome | None = None
+        info, refusal = {}, ""
+        if action is None:  # refused, or the same answer once too often, which ends the episode
+            refusal = search.last_refusal if search.retries > retries or search.result is None else search.result.message
+        if action is not None and action.kind is not ActionKind.DONE:
+            graph, _, _, _, info = env.step(action)
+            outcome, steps = info["outcome"], int(info["low_level_steps"])
+            search.report(outcome)
+            search.observe(graph)
+        record = DecisionRecord(
+            view=situation.view,
+            answer=answer,
+            action=action,
+            outcome=outcome,
+            refusal=refusal,
+            distance=search.distance,
+            low_level_steps=steps,
+            latency=latency,
+            info=info,
+        )
+        decisions.append(record)
+        if on_step is not None:
+            on_step(situation, record, graph)
+    return EpisodeRecord(
+        target=episode.target,
+        seed=episode.seed,
+        shortest_path=episode.shortest_path,
+        result=search.result,
+        decisions=tuple(decisions),
+        low_level_steps=steps,
+    )
