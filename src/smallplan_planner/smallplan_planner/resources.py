@@ -1,47 +1,55 @@
-"""Where the files that are no code lie: `config/`, `models/`, `launch/`.
+"""Where configuration, models and launch files lie, whichever way the package was installed.
 
-They stand at the top of the source tree and are installed into `share/smallplan_planner`; this finds them in both.
+Looked for in this order: the folder named by the environment variable SMALLPLAN_SHARE; the source tree that this
+module lies in (an editable installation, or a colcon build with symlinks); `share/smallplan_planner` of the prefix
+that this module was installed to, of each prefix in AMENT_PREFIX_PATH, and of the Python environment.
+Knows no ROS: the ament index is read as a path.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-DEFAULT_MODEL = "SmallPlan-Nano-Q8_0.gguf"
-"""The model under `models/` that is used unless another is asked for."""
-
 KINDS = ("config", "models", "launch")
+PACKAGE = "smallplan_planner"
 
 
 def resource(kind: str, name: str) -> Path:
-    """The path of `<kind>/<name>`; raises FileNotFoundError that lists where it was looked for.
+    """The path of the existing file or folder `name` (may hold subfolders) of `kind`, one of `KINDS`.
 
-    `SMALLPLAN_SHARE` comes first, then the source tree, then the installed share folders (`AMENT_PREFIX_PATH`).
+    Raises `ValueError` for another kind, `FileNotFoundError` that names every place that was searched.
     """
     if kind not in KINDS:
-        raise ValueError(f"there is no kind of resource {kind!r}; expected one of {', '.join(KINDS)}")
-    tried = []
-    for folder in _roots():
-        path = folder / kind / name
+        raise ValueError(f"unknown kind of resource {kind!r}: expected one of {', '.join(KINDS)}")
+    searched = []
+    for root in _roots():
+        path = root / kind / name
         if path.exists():
             return path
-        tried.append(str(path))
+        searched.append(str(path))
     raise FileNotFoundError(
-        f"no {kind}/{name}: looked at {', '.join(tried) or 'nothing'}; set SMALLPLAN_SHARE to the folder that holds {kind}/"
+        f"{kind}/{name} was not found; searched {', '.join(searched)}. "
+        "Build the workspace (make setup), or set SMALLPLAN_SHARE to the folder that holds "
+        f"{', '.join(KINDS)}."
     )
 
 
 def _roots() -> Iterator[Path]:
-    if share := os.environ.get("SMALLPLAN_SHARE"):
-        yield Path(share)
-    here = Path(__file__).resolve()
-    for folder in here.parents:
-        if (folder / "config").is_dir() and (folder / "src").is_dir():
-            yield folder
-    for folder in here.parents:  # installed as <prefix>/lib/python3.x/site-packages/smallplan_planner
-        if (folder / "share" / "smallplan_planner").is_dir():
-            yield folder / "share" / "smallplan_planner"
-    for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
-        yield Path(prefix) / "share" / "smallplan_planner"
+    """The folders that may hold `config`, `models` and `launch`, the most specific first."""
+    override = os.environ.get("SMALLPLAN_SHARE")
+    if override:
+        yield Path(override)
+    module = Path(__file__).resolve()
+    source_tree = module.parents[3]  # <tree>/src/smallplan_planner/smallplan_planner/resources.py
+    if (source_tree / "src" / PACKAGE / "package.xml").is_file():
+        yield source_tree
+    for parent in module.parents:  # <prefix>/lib/python3.x/site-packages/smallplan_planner/resources.py
+        if parent.name in ("lib", "local"):
+            yield parent.parent / "share" / PACKAGE
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        if prefix:
+            yield Path(prefix) / "share" / PACKAGE
+    yield Path(sys.prefix) / "share" / PACKAGE
