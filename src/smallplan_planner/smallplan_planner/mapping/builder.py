@@ -1,0 +1,263 @@
+"""The mapper: one occupancy grid and everything detected so far in, one `SceneGraph` out.
+
+`SceneGraphBuilder` keeps what makes a graph stable from one update to the next: ids in the order of first
+sight, the segmentation into rooms, the frontiers, and the room that each object was first put in. Ids are
+given by distance and position alone, so neither they nor their order reveal anything about what perception
+calls things or has not found yet. The same builder serves the simulator and the robot.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import networkx as nx
+import numpy as np
+
+from smallplan_planner.mapping.detections import Detection, DoorDetection
+from smallplan_planner.mapping.frontiers import FrontierCluster, FrontierTracker
+from smallplan_planner.mapping.occupancy import FREE, UNKNOWN, DistanceField, IntArray, OccupancyGrid, cells_within
+from smallplan_planner.mapping.placement import ObjectPlacer
+from smallplan_planner.mapping.rooms import Opening, RoomSegmenter, Segmentation
+from smallplan_planner.mapping.voronoi import voronoi_graph
+from smallplan_planner.scene_graph import (
+    UNKNOWN_DISTANCE,
+    Door,
+    Frontier,
+    OpenState,
+    Pose,
+    Room,
+    SceneGraph,
+    SceneObject,
+)
+
+log = logging.getLogger(__name__)
+
+_Item = TypeVar("_Item", Detection, DoorDetection)
+
+DOOR_APPROACH = 0.8  # m in front of a door from which it can be opened
+
+
+class SceneGraphBuilder:
+    """Builds the scene graph of a growing map. Feed it every observation of one episode, in order."""
+
+    def __init__(self, robot_radius: float = 0.25, frame_id: str = "map") -> None:
+        if not (math.isfinite(robot_radius) and robot_radius >= 0):
+            raise ValueError(f"robot_radius must be >= 0 m, got {robot_radius}")
+        self.robot_radius = robot_radius
+        self.frame_id = frame_id
+        self.key_of: dict[str, str] = {}
+        """Graph id -> detection key, of objects and doors."""
+        self.id_of: dict[str, str] = {}
+        """Detection key -> graph id, of objects and doors."""
+        self._counts = {"object": 0, "door": 0}
+        self._segmenter = RoomSegmenter()
+        self._frontiers = FrontierTracker()
+        self._placer = ObjectPlacer()
+        self._approach: dict[str, tuple[int, int] | None] = {}
+        self._warned: set[str] = set()
+        self._field: DistanceField | None = None
+        self._grid: OccupancyGrid | None = None
+        self._rooms: Segmentation | None = None
+        self._voronoi: nx.Graph | None = None
+
+    def update(
+        self,
+        grid: OccupancyGrid,
+        detections: Sequence[Detection],  # everything discovered so far, in its latest state
+        doors: Sequence[DoorDetection],  # everything discovered so far, in its latest state
+        robot: Pose,
+        stamp: float,  # s, time of the observation
+    ) -> SceneGraph:
+        """The scene graph of everything discovered so far; it passes `SceneGraph.validate`.
+
+        Detections with numbers that are not finite are left out, with a warning. Raises ValueError when the
+        robot is outside of the grid.
+        """
+        if not all(math.isfinite(value) for value in (robot.x, robot.y, robot.yaw, robot.z)):
+            raise ValueError(f"the robot's pose is {robot}; finite numbers are expected")
+        robot_xy = (robot.x, robot.y)
+        detections = self._usable(detections)
+        doors = self._usable(doors)
+        # In an order that depends on where things are alone, so that the input's order and keys don't matter.
+        detections = sorted(detections, key=lambda d: _object_order(d, robot_xy))
+        doors = sorted(doors, key=lambda d: _door_order(d, robot_xy))
+
+        clearance = grid.clearance()
+        traversable = (grid.data == FREE) & (clearance >= self.robot_radius)
+        field = DistanceField(traversable, grid.resolution, grid.origin, robot_xy)
+        rooms = self._segmenter.update(grid, doors, robot_xy, field)
+        self._field, self._grid, self._rooms, self._voronoi = field, grid, rooms, None
+        self._approach = {}
+
+        self._placer.begin(grid, rooms, field, detections)
+        frontiers = self._frontiers.update(grid, rooms, field, self._placer.covered)
+        graph = SceneGraph(
+            stamp=stamp,
+            frame_id=self.frame_id,
+            robot_pose=robot,
+            robot_room=_room_id(rooms.robot_room),
+            rooms=tuple(self._room(number) for number in rooms.numbers),
+            objects=self._objects(detections),
+            doors=self._doors(rooms.openings),
+            frontiers=tuple(self._frontier(frontier) for frontier in frontiers),
+        )
+        return graph
+
+    @property
+    def field(self) -> DistanceField:
+        """Path distances from the robot, over what was traversable at the last update."""
+        if self._field is None:
+            raise RuntimeError("no map yet: call update() first")
+        return self._field
+
+    @property
+    def segmentation(self) -> Segmentation:
+        """The rooms on the grid of the last update."""
+        if self._rooms is None:
+            raise RuntimeError("no map yet: call update() first")
+        return self._rooms
+
+    @property
+    def grid(self) -> OccupancyGrid:
+        """The grid of the last update."""
+        if self._grid is None:
+            raise RuntimeError("no map yet: call update() first")
+        return self._grid
+
+    @property
+    def voronoi(self) -> nx.Graph:
+        """The navigation Voronoi graph of the last update, see `voronoi.voronoi_graph`; computed when asked for."""
+        if self._voronoi is None:
+            self._voronoi = voronoi_graph(np.isfinite(self.field.distances), self.grid, self.segmentation)
+        return self._voronoi
+
+    def room_of(self, x: float, y: float) -> str:
+        """The id of the room that a point of the known map lies in, '' when it is unknown or outside."""
+        row, col = self.grid.to_cell(x, y)
+        if not self.grid.contains(row, col) or self.grid.data[row, col] == UNKNOWN:
+            return ""
+        return _room_id(int(self.segmentation.nearest[row, col]))
+
+    def approach(self, target_id: str) -> tuple[int, int] | None:
+        """The cell to go to for an object, a door or a frontier of the last graph; None when it can't be reached.
+
+        It is the one that the element's `distance` is measured to. Raises KeyError for an id that the last
+        graph does not have.
+        """
+        return self._approach[target_id]
+
+    def _usable(self, items: Iterable[_Item]) -> list[_Item]:
+        """The items whose numbers are finite, one per key (the last)."""
+        kept = {}
+        for item in items:
+            if item.is_finite():
+                kept[item.key] = item
+            elif item.key not in self._warned:
+                self._warned.add(item.key)
+                log.warning("left out of the map, because its numbers are not finite: %r", item)
+        return list(kept.values())
+
+    def _id(self, kind: str, key: str) -> str:
+        """The id of a detection, given at first sight. Keys of objects and doors share one name space."""
+        if key not in self.id_of:
+            self._counts[kind] += 1
+            self.id_of[key] = f"{kind}_{self._counts[kind]}"
+            self.key_of[self.id_of[key]] = key
+        return self.id_of[key]
+
+    def _room(self, number: int) -> Room:
+        rooms, grid = self.segmentation, self.grid
+        cells = np.argwhere((rooms.labels == number) & ~rooms.leads_out)
+        if cells.size == 0:
+            cells = np.argwhere(rooms.labels == number)
+        middle = cells[int(np.argmin(((cells - cells.mean(axis=0)) ** 2).sum(axis=1)))]
+        x, y = grid.to_world(int(middle[0]), int(middle[1]))
+        distance = 0.0 if number == rooms.robot_room else float(self.field.distances[cells[:, 0], cells[:, 1]].min())
+        return Room(_room_id(number), "", (x, y, 0.0), distance if math.isfinite(distance) else UNKNOWN_DISTANCE)
+
+    def _objects(self, detections: Sequence[Detection]) -> tuple[SceneObject, ...]:
+        for detection in detections:
+            self._id("object", detection.key)
+        found = []
+        for detection in detections:
+            object_id = self.id_of[detection.key]
+            placed = self._placer.place(detection)
+            self._approach[object_id] = placed.approach
+            found.append(
+                SceneObject(
+                    id=object_id,
+                    label=detection.label,
+                    room=_room_id(placed.room),
+                    position=detection.position,
+                    distance=self._distance_to(placed.approach),
+                    state=detection.state,
+                    openable=detection.openable,
+                    parent=self.id_of[placed.parent] if placed.parent else "",
+                    relation=detection.relation if placed.parent and detection.relation in ("on", "in") else "",
+                )
+            )
+        return tuple(sorted(found, key=lambda obj: _number(obj.id)))
+
+    def _doors(self, openings: Sequence[Opening]) -> tuple[Door, ...]:
+        found = []
+        for opening in openings:
+            door = opening.door
+            if door.is_passage or not opening.rooms:
+                continue
+            door_id = self._id("door", door.key)
+            cell = self.field.nearest_of(self._front_cells(opening))
+            self._approach[door_id] = cell
+            found.append(
+                Door(
+                    id=door_id,
+                    rooms=tuple(_room_id(number) for number in opening.rooms),
+                    position=(*door.center, 0.0),
+                    state=door.state if door.state is not OpenState.NONE else OpenState.OPEN,
+                    openable=door.openable,
+                    distance=self._distance_to(cell),
+                )
+            )
+        return tuple(sorted(found, key=lambda door: _number(door.id)))
+
+    def _front_cells(self, opening: Opening) -> IntArray:
+        """Flat indices of the cells right before and behind a door, in the rooms that it joins."""
+        door, grid = opening.door, self.grid
+        yaw = math.atan2(door.b[1] - door.a[1], door.b[0] - door.a[0])
+        front = (door.length, 2 * DOOR_APPROACH, yaw)
+        cells = cells_within(grid.shape, grid.resolution, grid.origin, *door.center, 0.0, front)
+        return cells[np.isin(self.segmentation.labels.ravel()[cells], opening.rooms)]
+
+    def _frontier(self, frontier: FrontierCluster) -> Frontier:
+        frontier_id = f"frontier_{frontier.number}"
+        self._approach[frontier_id] = frontier.cell
+        return Frontier(
+            frontier_id, _room_id(frontier.room), (*frontier.position, 0.0), frontier.leads_out, frontier.distance
+        )
+
+    def _distance_to(self, cell: tuple[int, int] | None) -> float:
+        return UNKNOWN_DISTANCE if cell is None else float(self.field.distances[cell])
+
+
+def _object_order(detection: Detection, robot_xy: tuple[float, float]) -> tuple[object, ...]:
+    """Nearest first, then by position; what stands at the very same place is told apart by how it looks."""
+    x, y, z = detection.position
+    away = math.hypot(x - robot_xy[0], y - robot_xy[1])
+    looks = (detection.size, detection.yaw, int(detection.state), detection.openable, detection.relation, detection.label)
+    return (away, x, y, z, *looks)
+
+
+def _door_order(door: DoorDetection, robot_xy: tuple[float, float]) -> tuple[object, ...]:
+    x, y = door.center
+    away = math.hypot(x - robot_xy[0], y - robot_xy[1])
+    return (away, x, y, door.a, door.b, int(door.state), door.openable, door.is_passage)
+
+
+def _room_id(number: int) -> str:
+    return f"room_{number}"
+
+
+def _number(graph_id: str) -> int:
+    return int(graph_id.rsplit("_", 1)[1])

@@ -1,0 +1,155 @@
+"""Frontiers: where known free space ends at unknown space that the robot could go and look at.
+
+Frontier cells are clustered per room, specks and what can't be reached are dropped, and a frontier keeps
+its number while it moves with the edge of the known map. Nothing here knows objects.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from smallplan_planner.mapping.occupancy import (
+    FREE,
+    UNKNOWN,
+    BoolArray,
+    DistanceField,
+    OccupancyGrid,
+    cells_within,
+)
+from smallplan_planner.mapping.rooms import Segmentation
+
+MIN_LENGTH = 0.4  # m of edge; shorter ones are gaps between rays, not something to explore
+MIN_OPENING_LENGTH = 0.2  # m, in an opening, which may be seen at a sharp angle
+MIN_POCKET_AREA = 0.15  # m2 of hidden floor; a smaller shadow behind a leg or a corner is not worth a trip
+APPROACH = 0.8  # m around a frontier's middle in which a cell to stand on is looked for
+SAME_FRONTIER = 1.0  # m that a frontier's point may move between updates and still be the same one
+
+EIGHT = np.ones((3, 3), dtype=bool)
+
+
+@dataclass(frozen=True)
+class FrontierCluster:
+    """One frontier: a stretch of the edge between known free and unknown space."""
+
+    number: int  # stable across updates, never reused
+    room: int  # number of the room that it is seen from
+    cell: tuple[int, int]  # (row, col) of a reachable cell near its middle
+    position: tuple[float, float]  # world (x, y) of that cell
+    leads_out: bool  # beyond an opening of the room; False: within the room
+    length: float  # m of edge
+    distance: float  # m of path from the robot to `cell`
+
+
+class FrontierTracker:
+    """Finds the frontiers of one map after the other; its state is the previous frontiers and the last number."""
+
+    def __init__(self) -> None:
+        self._last_number = 0
+        self._previous: tuple[FrontierCluster, ...] = ()
+
+    def update(
+        self,
+        grid: OccupancyGrid,
+        rooms: Segmentation,
+        field: DistanceField,
+        covered: BoolArray | None = None,  # (H, W) cells under known furniture: not seen, yet nothing to explore
+    ) -> tuple[FrontierCluster, ...]:
+        """The frontiers of this map, by number."""
+        candidates = _clusters(grid, rooms, field, covered)
+        numbers = self._match(candidates)
+        found = []
+        for index in sorted(range(len(candidates)), key=lambda i: (candidates[i].distance, candidates[i].position)):
+            number = numbers.get(index)
+            if number is None:
+                self._last_number += 1
+                number = self._last_number
+            cluster = candidates[index]
+            found.append(
+                FrontierCluster(
+                    number, cluster.room, cluster.cell, cluster.position, cluster.leads_out, cluster.length, cluster.distance
+                )
+            )
+        self._previous = tuple(sorted(found, key=lambda frontier: frontier.number))
+        return self._previous
+
+    def _match(self, candidates: Sequence[FrontierCluster]) -> dict[int, int]:
+        """Index of a candidate -> number of the previous frontier that it continues: same room, nearest first."""
+        pairs = []
+        for index, new in enumerate(candidates):
+            for old in self._previous:
+                gap = math.dist(new.position, old.position)
+                if new.room == old.room and gap <= SAME_FRONTIER:
+                    pairs.append((gap, old.number, index))
+        numbers: dict[int, int] = {}
+        for _, number, index in sorted(pairs):
+            if index not in numbers and number not in numbers.values():
+                numbers[index] = number
+        return numbers
+
+
+def frontier_cells(grid: OccupancyGrid, covered: BoolArray | None = None) -> BoolArray:
+    """(H, W): known free cells beside (4-neighbours) a pocket of unknown floor that is worth seeing."""
+    unknown = grid.data == UNKNOWN
+    if covered is not None:
+        unknown &= ~covered
+    pockets, count = ndimage.label(unknown)
+    if count == 0:
+        return unknown
+    large = np.bincount(pockets.ravel()) * grid.resolution**2 >= MIN_POCKET_AREA
+    large[0] = False
+    # The edge of the array is the edge of what has been mapped only if something unknown lies along it.
+    beside: BoolArray = ndimage.binary_dilation(large[pockets])
+    return beside & (grid.data == FREE)
+
+
+def _clusters(
+    grid: OccupancyGrid, rooms: Segmentation, field: DistanceField, covered: BoolArray | None
+) -> list[FrontierCluster]:
+    """The frontiers of one map, without numbers yet (0)."""
+    edge = frontier_cells(grid, covered)
+    labels, count = ndimage.label(edge, structure=EIGHT)
+    if count == 0:
+        return []
+    cells = np.argwhere(edge)
+    room_of = rooms.labels[cells[:, 0], cells[:, 1]]
+    out = rooms.leads_out[cells[:, 0], cells[:, 1]]
+    # One cluster per connected stretch, room and side of an opening.
+    codes = (labels[cells[:, 0], cells[:, 1]].astype(np.int64) * (int(rooms.labels.max()) + 1) + room_of) * 2 + out
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    found = []
+    for members in np.split(order, starts[1:]):
+        leads_out, room = bool(out[members[0]]), int(room_of[members[0]])
+        length = len(members) * grid.resolution
+        if room == 0 or length < (MIN_OPENING_LENGTH if leads_out else MIN_LENGTH) - 1e-9:
+            continue
+        stretch = cells[members]
+        cell = _standing_point(grid, rooms, field, stretch, room)
+        if cell is not None:
+            distance = float(field.distances[cell])
+            found.append(FrontierCluster(0, room, cell, grid.to_world(*cell), leads_out, length, distance))
+    return found
+
+
+def _standing_point(
+    grid: OccupancyGrid, rooms: Segmentation, field: DistanceField, stretch: np.ndarray, room: int
+) -> tuple[int, int] | None:
+    """The reachable cell of the room nearest to the middle of a stretch of edge cells (N, 2), None if none is near."""
+    middle = stretch[int(np.argmin(((stretch - stretch.mean(axis=0)) ** 2).sum(axis=1)))]
+    # Cells of the stretch itself come first: from its middle outwards.
+    reachable = np.isfinite(field.distances[stretch[:, 0], stretch[:, 1]])
+    near = stretch[reachable]
+    if near.size == 0:
+        x, y = grid.to_world(int(middle[0]), int(middle[1]))
+        flat = cells_within(grid.shape, grid.resolution, grid.origin, x, y, APPROACH)
+        flat = flat[np.isfinite(field.distances.ravel()[flat]) & (rooms.labels.ravel()[flat] == room)]
+        if flat.size == 0:
+            return None
+        near = np.stack(np.unravel_index(flat, grid.shape), axis=1)
+    best = near[int(np.argmin(((near - middle) ** 2).sum(axis=1)))]
+    return (int(best[0]), int(best[1]))

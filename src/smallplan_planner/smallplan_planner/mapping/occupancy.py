@@ -1,0 +1,214 @@
+"""The occupancy grid, and geodesic distances over it.
+
+`OccupancyGrid` is what a simulator or a SLAM system has sensed so far; `DistanceField` answers how far it
+is for the robot to everywhere else, and along which path. Neither knows rooms or objects.
+Arrays are (H, W): row = y, column = x. Lengths are metres.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+from skimage.graph import MCP_Geometric
+
+UNKNOWN, FREE, OCCUPIED = -1, 0, 100
+"""The values of a cell, as in nav_msgs/OccupancyGrid."""
+
+BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int_]
+
+
+@dataclass
+class OccupancyGrid:
+    """What has been sensed of the floor: each cell is UNKNOWN, FREE or OCCUPIED."""
+
+    data: NDArray[np.int8]  # (H, W)
+    resolution: float = 0.075  # m per cell
+    origin: tuple[float, float] = (0.0, 0.0)  # world (x, y) of the outer corner of cell [0, 0]
+    frame_id: str = "map"
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 2 or self.data.size == 0:
+            raise ValueError(f"an occupancy grid needs data of shape (H, W) with H, W >= 1, got {self.data.shape}")
+        if not (math.isfinite(self.resolution) and self.resolution > 0):
+            raise ValueError(f"the resolution of an occupancy grid must be > 0 m, got {self.resolution}")
+        if not all(math.isfinite(value) for value in self.origin):
+            raise ValueError(f"the origin of an occupancy grid must be finite, got {self.origin}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.data.shape[0], self.data.shape[1])
+
+    def to_cell(self, x: float, y: float) -> tuple[int, int]:
+        """The (row, col) of the cell that holds a point; it may lie outside of the grid."""
+        return _to_cell(x, y, self.resolution, self.origin)
+
+    def to_world(self, row: int, col: int) -> tuple[float, float]:
+        """The (x, y) of a cell's centre."""
+        return _to_world(row, col, self.resolution, self.origin)
+
+    def to_cells(self, points: ArrayLike) -> IntArray:
+        """Points (N, 2) as (x, y) -> cells (N, 2) as (row, col); they may lie outside of the grid."""
+        xy = np.asarray(points, dtype=float).reshape(-1, 2)
+        cells = np.floor((xy - np.asarray(self.origin)) / self.resolution)
+        return cells[:, ::-1].astype(np.int_)
+
+    def to_worlds(self, cells: ArrayLike) -> FloatArray:
+        """Cells (N, 2) as (row, col) -> their centres (N, 2) as (x, y)."""
+        return _to_worlds(cells, self.resolution, self.origin)
+
+    def contains(self, row: int, col: int) -> bool:
+        return 0 <= row < self.data.shape[0] and 0 <= col < self.data.shape[1]
+
+    def clearance(self) -> FloatArray:
+        """(H, W): metres from each cell's centre to that of the nearest occupied cell, inf if there is none."""
+        blocked = self.data == OCCUPIED
+        if not blocked.any():
+            return np.full(self.data.shape, np.inf)
+        distances: FloatArray = ndimage.distance_transform_edt(~blocked, sampling=self.resolution)
+        return distances
+
+    def traversable(self, robot_radius: float) -> BoolArray:
+        """(H, W): known free cells at least `robot_radius` metres away from the nearest occupied cell."""
+        return (self.data == FREE) & (self.clearance() >= robot_radius)
+
+
+class DistanceField:
+    """Geodesic distances from one start over a traversable mask: 8-connected, diagonals count sqrt(2) cells.
+
+    A start that is not traversable (the robot may stand closer to a wall than the mask allows) is moved to
+    the traversable cell nearest to it. Without any traversable cell, everything is unreachable.
+    """
+
+    def __init__(
+        self,
+        mask: BoolArray,  # (H, W) traversable cells
+        resolution: float,
+        origin: tuple[float, float],
+        start_xy: tuple[float, float],
+    ) -> None:
+        self.resolution = resolution
+        self.origin = origin
+        self.distances: FloatArray = np.full(mask.shape, np.inf)
+        """(H, W) metres of path from the start to each cell, inf where unreachable."""
+        self.start: tuple[int, int] | None = _nearest_cell(mask, _to_cell(*start_xy, resolution, origin))
+        """The (row, col) that distances are counted from, None without any traversable cell."""
+        self._search: Any = None
+        if self.start is None:
+            return
+        rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        self._corner = (int(rows[0]), int(cols[0]))
+        window = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+        self._search = MCP_Geometric(np.where(mask[window], 1.0, np.inf))
+        steps, _ = self._search.find_costs([self._local(*self.start)])
+        self.distances[window] = steps * resolution
+
+    def distance(self, x: float, y: float) -> float:
+        """Metres of path to the cell that holds a point, NaN when it can't be reached."""
+        row, col = _to_cell(x, y, self.resolution, self.origin)
+        if not (0 <= row < self.distances.shape[0] and 0 <= col < self.distances.shape[1]):
+            return math.nan
+        value = float(self.distances[row, col])
+        return value if math.isfinite(value) else math.nan
+
+    def path_to(self, row: int, col: int) -> FloatArray:
+        """The shortest path to a cell as world points (N, 2), from the start's cell to that cell's centre.
+
+        Raises ValueError when the cell can't be reached.
+        """
+        height, width = self.distances.shape
+        if not (0 <= row < height and 0 <= col < width) or not math.isfinite(self.distances[row, col]):
+            raise ValueError(f"cell ({row}, {col}) can't be reached from {self.start}; ask for `distances` first")
+        cells = np.asarray(self._search.traceback(self._local(row, col))) + np.asarray(self._corner)
+        return _to_worlds(cells, self.resolution, self.origin)
+
+    def nearest_within(
+        self, x: float, y: float, radius: float, footprint: tuple[float, float, float] | None = None
+    ) -> tuple[int, int] | None:
+        """The reachable cell of least path distance among those within `radius` metres of a point.
+
+        With a footprint (length, width, yaw) it is the distance to that rectangle, centred on the point,
+        that counts. None when no such cell can be reached.
+        """
+        return self.nearest_of(cells_within(self.distances.shape, self.resolution, self.origin, x, y, radius, footprint))
+
+    def nearest_of(self, flat_cells: IntArray) -> tuple[int, int] | None:
+        """The reachable cell of least path distance among flat indices (row * W + col), None if there is none."""
+        if flat_cells.size == 0:
+            return None
+        values = self.distances.ravel()[flat_cells]
+        best = int(values.argmin())
+        if values[best] == np.inf:
+            return None
+        row, col = divmod(int(flat_cells[best]), self.distances.shape[1])
+        return (row, col)
+
+    def _local(self, row: int, col: int) -> tuple[int, int]:
+        return (row - self._corner[0], col - self._corner[1])
+
+
+def cells_within(
+    shape: Sequence[int],
+    resolution: float,
+    origin: tuple[float, float],
+    x: float,
+    y: float,
+    radius: float,
+    footprint: tuple[float, float, float] | None = None,
+) -> IntArray:
+    """Flat indices (row * W + col, ascending) of the cells whose centre lies within `radius` m of a rectangle.
+
+    The rectangle is (length, width, yaw) centred on (x, y), or the point itself without one. The part of it
+    that lies outside of the grid is left out.
+    """
+    length, width, yaw = footprint or (0.0, 0.0, 0.0)
+    cos, sin = math.cos(yaw), math.sin(yaw)
+    reach_x = (abs(cos) * length + abs(sin) * width) / 2 + radius
+    reach_y = (abs(sin) * length + abs(cos) * width) / 2 + radius
+    row_0, col_0 = _to_cell(x - reach_x, y - reach_y, resolution, origin)
+    row_1, col_1 = _to_cell(x + reach_x, y + reach_y, resolution, origin)
+    rows = np.arange(max(row_0, 0), min(row_1 + 1, shape[0]))
+    cols = np.arange(max(col_0, 0), min(col_1 + 1, shape[1]))
+    dx = ((cols + 0.5) * resolution + origin[0] - x)[None, :]
+    dy = ((rows + 0.5) * resolution + origin[1] - y)[:, None]
+    along = np.maximum(np.abs(cos * dx + sin * dy) - length / 2, 0.0)
+    across = np.maximum(np.abs(cos * dy - sin * dx) - width / 2, 0.0)
+    inside = along**2 + across**2 <= radius**2 + 1e-12  # the slack keeps cells on the border in
+    found = np.nonzero(inside)
+    if found[0].size == 0:
+        return np.empty(0, dtype=np.int_)
+    flat: IntArray = rows[found[0]] * shape[1] + cols[found[1]]
+    return flat
+
+
+def _to_cell(x: float, y: float, resolution: float, origin: tuple[float, float]) -> tuple[int, int]:
+    return (math.floor((y - origin[1]) / resolution), math.floor((x - origin[0]) / resolution))
+
+
+def _to_world(row: int, col: int, resolution: float, origin: tuple[float, float]) -> tuple[float, float]:
+    return (origin[0] + (float(col) + 0.5) * resolution, origin[1] + (float(row) + 0.5) * resolution)
+
+
+def _to_worlds(cells: ArrayLike, resolution: float, origin: tuple[float, float]) -> FloatArray:
+    row_col = np.asarray(cells, dtype=float).reshape(-1, 2)
+    worlds: FloatArray = (row_col[:, ::-1] + 0.5) * resolution + np.asarray(origin)
+    return worlds
+
+
+def _nearest_cell(mask: BoolArray, cell: tuple[int, int]) -> tuple[int, int] | None:
+    """The True cell nearest to `cell` (which may lie outside), None when the mask has none."""
+    row, col = cell
+    if 0 <= row < mask.shape[0] and 0 <= col < mask.shape[1] and mask[row, col]:
+        return cell
+    rows, cols = np.nonzero(mask)
+    if rows.size == 0:
+        return None
+    best = int(np.argmin((rows - row) ** 2 + (cols - col) ** 2))
+    return (int(rows[best]), int(cols[best]))

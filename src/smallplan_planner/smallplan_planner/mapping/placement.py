@@ -1,0 +1,197 @@
+"""Which room an object is in, and where the robot stands to use it.
+
+An object's room is that of an anchor: the point of free floor found nearest to its footprint when it was
+first seen, without crossing a wall. The anchor stays, so the object does not flip between rooms as the map
+around it fills in, yet it follows when a room is split or merged. What is on or in furniture shares the
+furniture's room.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from smallplan_planner.mapping.detections import Detection
+from smallplan_planner.mapping.occupancy import (
+    OCCUPIED,
+    BoolArray,
+    DistanceField,
+    IntArray,
+    OccupancyGrid,
+    cells_within,
+)
+from smallplan_planner.mapping.rooms import Segmentation
+
+REACH = 1.0  # m from an object within which `navigate` ends
+ANCHOR_REACH = 1.5  # m around a footprint in which its floor is looked for
+OVERLAP = 0.1  # m by which a footprint may reach into a wall
+MOVED = 0.3  # m after which an object has to be put into a room anew
+MIN_FURNITURE_AREA = 0.05  # m2 of footprint; what is smaller hides no floor worth exploring
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one object is."""
+
+    room: int  # number of its room
+    parent: str  # key of what it is on or in, '' = none that is known
+    approach: tuple[int, int] | None  # (row, col) to go to, None when it can't be reached
+
+
+@dataclass(frozen=True)
+class _Anchor:
+    """Where an object's room was decided, and where the object was then."""
+
+    floor: tuple[float, float]
+    position: tuple[float, float]
+
+
+class ObjectPlacer:
+    """Places the objects of one map after the other; its state is the anchors, by detection key."""
+
+    def __init__(self) -> None:
+        self._anchors: dict[str, _Anchor] = {}
+        self._reach: dict[Detection, IntArray] = {}
+        self._footprints: dict[Detection, IntArray] = {}
+        self._geometry: tuple[object, ...] = ()
+        self._by_key: dict[str, Detection] = {}
+        self._parents: dict[str, str] = {}
+
+    def begin(
+        self, grid: OccupancyGrid, rooms: Segmentation, field: DistanceField, detections: Sequence[Detection]
+    ) -> None:
+        """Take up a new map; `place` is about it until the next call."""
+        geometry = (grid.shape, grid.resolution, grid.origin)
+        if geometry != self._geometry:
+            self._geometry = geometry
+            self._reach, self._footprints = {}, {}
+        self._grid, self._rooms, self._field = grid, rooms, field
+        self._by_key = {detection.key: detection for detection in detections}
+        self._parents = _parents(self._by_key)
+        self._room_cache: dict[str, int] = {}
+        self.covered: BoolArray = np.zeros(grid.shape, dtype=bool)
+        """(H, W): cells under known furniture."""
+        for detection in detections:
+            if detection.size[0] * detection.size[1] >= MIN_FURNITURE_AREA:
+                self.covered.ravel()[self._footprint(detection)] = True
+
+    def place(self, detection: Detection) -> Placement:
+        """The room of a detection of this map, its parent, and the cell to approach it."""
+        room = self._room(detection)
+        parent = self._parents.get(detection.key, "")
+        approach = self._nearest_reach(detection, room)
+        if approach is None and parent:
+            approach = self._nearest_reach(self._by_key[parent], room)
+        return Placement(room, parent, approach)
+
+    def _room(self, detection: Detection) -> int:
+        """The number of a detection's room: that of the outermost thing that it is on or in."""
+        while parent := self._parents.get(detection.key, ""):
+            detection = self._by_key[parent]
+        known = self._room_cache.get(detection.key)
+        if known is None:
+            known = self._room_cache[detection.key] = self._anchored_room(detection)
+        return known
+
+    def _anchored_room(self, detection: Detection) -> int:
+        x, y, _ = detection.position
+        anchor = self._anchors.get(detection.key)
+        if anchor is None or math.dist(anchor.position, (x, y)) > MOVED:
+            floor = self._floor_beside(detection)
+            if floor is None:
+                return int(self._rooms.nearest[self._clamped(x, y)])
+            anchor = self._anchors[detection.key] = _Anchor(floor, (x, y))
+        return int(self._rooms.nearest[self._clamped(*anchor.floor)])
+
+    def _floor_beside(self, detection: Detection) -> tuple[float, float] | None:
+        """The free floor nearest to a detection's footprint that no wall separates from it, None if there is none."""
+        grid = self._grid
+        x, y, _ = detection.position
+        own = self._clamped(x, y)
+        if self._rooms.labels[own]:
+            return grid.to_world(*own)
+        margin = int((math.hypot(*detection.size[:2]) / 2 + ANCHOR_REACH) / grid.resolution) + 1
+        corner = (max(own[0] - margin, 0), max(own[1] - margin, 0))
+        window = np.s_[corner[0] : own[0] + margin + 1, corner[1] : own[1] + margin + 1]
+        labels = self._rooms.labels[window]
+        wall = (grid.data[window] == OCCUPIED) & ~self.covered[window]
+        # A footprint may reach a little into the wall behind it: start from what is surely on this side.
+        shrunk = [side - min(2 * OVERLAP, side / 2) for side in detection.size[:2]]
+        start = cells_within(
+            grid.shape, grid.resolution, grid.origin, x, y, 0.0, (shrunk[0], shrunk[1], detection.yaw)
+        )
+        region = np.zeros(labels.shape, dtype=bool)
+        region[own[0] - corner[0], own[1] - corner[1]] = True
+        rows, cols = np.divmod(start, grid.shape[1])
+        region[rows - corner[0], cols - corner[1]] = True
+        size = 0
+        while (count := np.count_nonzero(region)) > size:
+            size = count
+            beside = np.argwhere(region & (labels > 0))
+            if beside.size:
+                row, col = self._best_floor(beside + corner, own)
+                return grid.to_world(row, col)
+            region |= ndimage.binary_dilation(region) & ~wall
+        return None
+
+    def _best_floor(self, cells: IntArray, middle: tuple[int, int]) -> tuple[int, int]:
+        """Of floor cells (N, 2) equally near to a footprint, one in the room that has most; about equal: that of the robot."""
+        numbers = self._rooms.labels[cells[:, 0], cells[:, 1]]
+        votes = np.bincount(numbers)
+        rivals = np.flatnonzero(votes * 2 >= votes.max())
+        path = {int(n): float(self._field.distances[cells[numbers == n, 0], cells[numbers == n, 1]].min()) for n in rivals}
+        straight = {
+            int(n): min(math.dist(self._field.start or middle, cell) for cell in cells[numbers == n]) for n in rivals
+        }
+        chosen = min(path, key=lambda n: (n != self._rooms.robot_room, path[n], straight[n], n))
+        mine = cells[numbers == chosen]
+        best = mine[int(np.argmin(((mine - np.asarray(middle)) ** 2).sum(axis=1)))]
+        return (int(best[0]), int(best[1]))
+
+    def _nearest_reach(self, detection: Detection, room: int) -> tuple[int, int] | None:
+        """The reachable cell of the room within REACH of a detection that the robot is at soonest.
+
+        Cells of another room do not count: they are near through a wall.
+        """
+        cells = self._reach.get(detection)
+        if cells is None:
+            x, y, _ = detection.position
+            shape, resolution, origin = self._grid.shape, self._grid.resolution, self._grid.origin
+            cells = cells_within(shape, resolution, origin, x, y, REACH, detection.footprint)
+            self._reach[detection] = cells
+        return self._field.nearest_of(cells[self._rooms.labels.ravel()[cells] == room])
+
+    def _footprint(self, detection: Detection) -> IntArray:
+        cells = self._footprints.get(detection)
+        if cells is None:
+            x, y, _ = detection.position
+            shape, resolution, origin = self._grid.shape, self._grid.resolution, self._grid.origin
+            cells = cells_within(shape, resolution, origin, x, y, resolution / 2, detection.footprint)
+            self._footprints[detection] = cells
+        return cells
+
+    def _clamped(self, x: float, y: float) -> tuple[int, int]:
+        """The cell of a point, or the nearest cell of the grid when it lies outside."""
+        row, col = self._grid.to_cell(x, y)
+        height, width = self._grid.shape
+        return (min(max(row, 0), height - 1), min(max(col, 0), width - 1))
+
+
+def _parents(by_key: dict[str, Detection]) -> dict[str, str]:
+    """Key -> key of the parent, for those whose parent is known; things on each other in a circle have none."""
+    parents = {key: item.parent for key, item in by_key.items() if item.parent in by_key and item.parent}
+    circular = set()
+    for key in parents:
+        seen = []
+        step = key
+        while step in parents and step not in seen:
+            seen.append(step)
+            step = parents[step]
+        if step in seen:
+            circular.update(seen[seen.index(step) :])
+    return {key: parent for key, parent in parents.items() if key not in circular}

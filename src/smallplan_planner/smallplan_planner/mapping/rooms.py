@@ -1,0 +1,269 @@
+"""Segmentation of known free space into rooms whose identity survives the growth of the map.
+
+Free space is cut along the openings that perception has reported (doors and passages); what hangs together
+after that is a room. Rooms are matched to those of the previous segmentation by overlap, so a room keeps
+its number while it grows, when it is split (the larger part keeps it) and when two merge (the older stays).
+Labels are (H, W) arrays of room numbers, 0 = no room. Nothing here knows objects or frontiers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from smallplan_planner.mapping.detections import DoorDetection
+from smallplan_planner.mapping.occupancy import (
+    FREE,
+    BoolArray,
+    DistanceField,
+    IntArray,
+    OccupancyGrid,
+    cells_within,
+)
+from smallplan_planner.scene_graph import OpenState
+
+MIN_ROOM_AREA = 0.6  # m2; a smaller glimpse beyond an opening is not a room yet
+CUT_HALF_WIDTH = 0.75  # cells to each side of an opening's segment: no 4-connected path slips through
+JAMB_MARGIN = 1.5  # cells by which a cut reaches into the jambs, whose cells may not be known yet
+SIDE_REACH = 0.5  # m from an opening's segment within which its two sides are looked for
+DOORWAY_DEPTH = 0.3  # m from an opening's segment that count as standing in it
+ROBOT_REACH = 0.5  # m around the robot in which a free cell is taken as the one that it stands on
+
+LabelArray = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """One opening on the grid: the rooms on its two sides, numbers, 0 = not a known room."""
+
+    door: DoorDetection
+    sides: tuple[int, int]
+
+    @property
+    def rooms(self) -> tuple[int, ...]:
+        """The known rooms that it joins, the one seen first in front."""
+        return tuple(sorted({room for room in self.sides if room}))
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Rooms on one grid."""
+
+    labels: LabelArray  # (H, W) number of the room that a free cell belongs to, 0 for all other cells
+    nearest: LabelArray  # (H, W) number of the room that is nearest to the cell, never 0
+    leads_out: BoolArray  # (H, W) free cells in, just before or beyond an opening to space that is no room yet
+    openings: tuple[Opening, ...]  # in the order of the doors given
+    robot_room: int  # number of the room that the robot is in
+    numbers: tuple[int, ...]  # of the rooms, ascending, which is the order of first sight
+
+
+class RoomSegmenter:
+    """Segments one map after the other; its state is the previous segmentation and the last number given."""
+
+    def __init__(self) -> None:
+        self._last_number = 0
+        self._memory: LabelArray | None = None  # (H, W) the last room that each cell was in, 0 = none
+        self._memory_grid: OccupancyGrid | None = None
+
+    def update(
+        self, grid: OccupancyGrid, doors: Sequence[DoorDetection], robot_xy: tuple[float, float], field: DistanceField
+    ) -> Segmentation:
+        """Segment a grid. `field` holds path distances from the robot; new rooms are numbered nearest first.
+
+        Raises ValueError when the robot is outside of the grid.
+        """
+        free = grid.data == FREE
+        robot = _standing_cell(free, grid, robot_xy)
+        free[robot] = True
+        cut = np.zeros(grid.shape, dtype=bool)
+        for door in doors:
+            cells = segment_cells(grid, door, CUT_HALF_WIDTH * grid.resolution, JAMB_MARGIN * grid.resolution)
+            cut.ravel()[cells] = True
+        if not (free & ~cut).any():
+            cut[robot] = False
+
+        parts, count = ndimage.label(free & ~cut)
+        sides = [_sides(grid, door, parts) for door in doors]
+        groups = _merge_across(sides, count)
+        group_of = groups[parts]
+        sides_of = [(_group_of(groups, one), _group_of(groups, other)) for one, other in sides]
+
+        numbers = self._inherited(grid, group_of)
+        areas = np.bincount(group_of.ravel()) * grid.resolution**2
+        large = {group for pair in sides_of for group in pair if group and areas[group] >= MIN_ROOM_AREA}
+        robot_group = _nearest_label(group_of, robot)
+        new = (large | {robot_group}) - set(numbers)
+        for group in sorted(new, key=lambda group: _sight_order(grid, group_of == group, field, robot_xy)):
+            self._last_number += 1
+            numbers[group] = self._last_number
+        return self._assemble(grid, free, group_of, numbers, numbers[robot_group], doors, sides_of)
+
+    def _inherited(self, grid: OccupancyGrid, group_of: LabelArray) -> dict[int, int]:
+        """Group -> room number, for the groups that hold the larger part of a room known before.
+
+        Where several such rooms have become one group, it is the oldest.
+        """
+        previous = self._previous_labels(grid)
+        if previous is None:
+            return {}
+        width = int(previous.max()) + 1
+        height = int(group_of.max()) + 1
+        overlap = np.bincount((group_of * width + previous).ravel(), minlength=height * width).reshape(height, width)
+        numbers: dict[int, int] = {}
+        for number in range(1, width):
+            group = int(overlap[1:, number].argmax()) + 1
+            if overlap[group, number]:
+                numbers.setdefault(group, number)
+        return numbers
+
+    def _assemble(
+        self,
+        grid: OccupancyGrid,
+        free: BoolArray,
+        group_of: LabelArray,
+        numbers: dict[int, int],
+        robot_room: int,
+        doors: Sequence[DoorDetection],
+        sides_of: list[tuple[int, int]],
+    ) -> Segmentation:
+        """Labels from numbered groups. Groups without a number beyond an opening are annexes of its near side."""
+        table, annexes = np.zeros((2, int(group_of.max()) + 1), dtype=np.int32)
+        for group, number in numbers.items():
+            table[group] = number
+        for one, other in sides_of:
+            for annex, home in ((one, other), (other, one)):
+                if annex and home in numbers and annex not in numbers and not annexes[annex]:
+                    annexes[annex] = numbers[home]
+        core, beyond = table[group_of], annexes[group_of]
+        rows, cols = ndimage.distance_transform_edt(core == 0, return_distances=False, return_indices=True)
+        nearest = np.where(beyond > 0, beyond, core[rows, cols])
+        labels = np.where(free, nearest, 0).astype(np.int32)
+        leads_out = beyond > 0
+        openings = []
+        for door, (one, other) in zip(doors, sides_of):
+            opening = Opening(door, (int(table[one]), int(table[other])))
+            openings.append(opening)
+            if 0 in opening.sides and (door.is_passage or door.state is not OpenState.CLOSED):
+                leads_out.ravel()[segment_cells(grid, door, DOORWAY_DEPTH, 0.0)] = True
+        previous = self._previous_labels(grid)
+        self._memory = core if previous is None else np.where(core > 0, core, previous)
+        self._memory_grid = grid
+        return Segmentation(labels, nearest, leads_out & free, tuple(openings), robot_room, tuple(sorted(numbers.values())))
+
+    def _previous_labels(self, grid: OccupancyGrid) -> LabelArray | None:
+        """What is remembered, on the cells of `grid`, which may have grown or moved since."""
+        if self._memory is None or self._memory_grid is None:
+            return None
+        old = self._memory_grid
+        if old.shape != grid.shape or old.origin != grid.origin or old.resolution != grid.resolution:
+            self._memory = _resample(self._memory, old, grid)
+            self._memory_grid = grid
+        return self._memory
+
+
+def segment_cells(grid: OccupancyGrid, door: DoorDetection, half_width: float, margin: float) -> IntArray:
+    """Flat indices of the cells within `half_width` m of an opening's line, lengthened by `margin` m at each end."""
+    (ax, ay), (bx, by) = door.a, door.b
+    rectangle = (door.length + 2 * margin, 2 * half_width, float(np.arctan2(by - ay, bx - ax)))
+    return cells_within(grid.shape, grid.resolution, grid.origin, *door.center, 0.0, rectangle)
+
+
+def _sides(grid: OccupancyGrid, door: DoorDetection, parts: LabelArray) -> tuple[list[int], list[int]]:
+    """The parts of cut free space that begin on the left and on the right of an opening's segment.
+
+    Samples walk away from the middle stretch of the segment until they meet free space, so that what lies
+    behind the jambs or behind a wall further on is not taken for a side.
+    """
+    a, b = np.asarray(door.a), np.asarray(door.b)
+    length = max(door.length, 1e-6)
+    normal = np.array([a[1] - b[1], b[0] - a[0]]) / length
+    count = max(3, int(length / grid.resolution) + 1)
+    along = a + np.linspace(0.15, 0.85, count)[:, None] * (b - a)
+    steps = np.arange(0.5, SIDE_REACH / grid.resolution, 0.5) * grid.resolution
+    found: list[list[int]] = []
+    for sign in (1.0, -1.0):
+        points = along[:, None, :] + sign * steps[None, :, None] * normal
+        cells = grid.to_cells(points.reshape(-1, 2))
+        inside = (cells >= 0).all(axis=1) & (cells < np.asarray(grid.shape)).all(axis=1)
+        values = np.zeros(len(cells), dtype=np.int32)
+        values[inside] = parts[cells[inside, 0], cells[inside, 1]]
+        rays = values.reshape(count, steps.size)
+        first = (rays > 0).argmax(axis=1)
+        hits = rays[np.arange(count), first]
+        found.append(sorted({int(part) for part in hits if part}))
+    return (found[0], found[1])
+
+
+def _merge_across(sides: list[tuple[list[int], list[int]]], count: int) -> LabelArray:
+    """Part -> group: parts on the same side of the same opening belong together (one hides the other's middle)."""
+    parent = list(range(count + 1))
+
+    def root(part: int) -> int:
+        while parent[part] != part:
+            parent[part] = parent[parent[part]]
+            part = parent[part]
+        return part
+
+    for pair in sides:
+        for side in pair:
+            for part in side[1:]:
+                first, second = sorted((root(side[0]), root(part)))
+                parent[second] = first
+    return np.array([root(part) for part in range(count + 1)], dtype=np.int32)
+
+
+def _sight_order(
+    grid: OccupancyGrid, cells: BoolArray, field: DistanceField, robot_xy: tuple[float, float]
+) -> tuple[float, float, float, float]:
+    """What new rooms are sorted by: path distance, straight distance, then position."""
+    xy = grid.to_worlds(np.argwhere(cells))
+    straight = float(np.hypot(xy[:, 0] - robot_xy[0], xy[:, 1] - robot_xy[1]).min())
+    return (float(field.distances[cells].min()), straight, float(xy[:, 0].mean()), float(xy[:, 1].mean()))
+
+
+def _group_of(groups: LabelArray, parts: list[int]) -> int:
+    """The one group that a side's parts have been merged into, 0 when nothing is known there."""
+    return int(groups[parts[0]]) if parts else 0
+
+
+def _standing_cell(free: BoolArray, grid: OccupancyGrid, robot_xy: tuple[float, float]) -> tuple[int, int]:
+    """The free cell that the robot stands on, or its own cell when none is near; raises when outside of the grid."""
+    cell = grid.to_cell(*robot_xy)
+    if not grid.contains(*cell):
+        raise ValueError(
+            f"the robot at ({robot_xy[0]:.2f}, {robot_xy[1]:.2f}) m is outside of the occupancy grid, which starts at "
+            f"{grid.origin} and measures {grid.shape[1]} x {grid.shape[0]} cells of {grid.resolution} m; check the frames"
+        )
+    if free[cell]:
+        return cell
+    near = cells_within(grid.shape, grid.resolution, grid.origin, *robot_xy, ROBOT_REACH)
+    near = near[free.ravel()[near]]
+    if near.size == 0:
+        return cell
+    rows, cols = np.unravel_index(near, free.shape)
+    best = int(np.argmin((rows - cell[0]) ** 2 + (cols - cell[1]) ** 2))
+    return (int(rows[best]), int(cols[best]))
+
+
+def _nearest_label(labels: LabelArray, cell: tuple[int, int]) -> int:
+    """The label of a cell, or the nearest one when it has none (the robot stands in an opening)."""
+    if labels[cell]:
+        return int(labels[cell])
+    rows, cols = np.nonzero(labels)
+    best = int(np.argmin((rows - cell[0]) ** 2 + (cols - cell[1]) ** 2))
+    return int(labels[rows[best], cols[best]])
+
+
+def _resample(labels: LabelArray, old: OccupancyGrid, new: OccupancyGrid) -> LabelArray:
+    """Labels on the cells of another grid, 0 where the old one did not reach."""
+    rows = np.floor(((np.arange(new.shape[0]) + 0.5) * new.resolution + new.origin[1] - old.origin[1]) / old.resolution)
+    cols = np.floor(((np.arange(new.shape[1]) + 0.5) * new.resolution + new.origin[0] - old.origin[0]) / old.resolution)
+    rows, cols = rows.astype(np.int_), cols.astype(np.int_)
+    row_in, col_in = (rows >= 0) & (rows < old.shape[0]), (cols >= 0) & (cols < old.shape[1])
+    moved = np.zeros(new.shape, dtype=np.int32)
+    moved[np.ix_(row_in, col_in)] = labels[np.ix_(rows[row_in], cols[col_in])]
+    return moved
