@@ -1,0 +1,1 @@
+"""Simulated robots in simulated houses, behind one contract (`search_env.SearchEnv`)."""

@@ -1,0 +1,1 @@
+"""The embedded house simulator: houses as data, a robot that senses them, and the search environment."""

@@ -1,0 +1,220 @@
+"""Drawing an episode by MoMa-LLM's rules: start, target, further objects, and the shortest path to success.
+
+Start: a uniform room, then a uniform free point in it. In a generated house one more object is spawned for each that
+exists, its category uniform. Target: uniform over categories, none of it in the start room, reachable, and not seen
+by the first full turn. The shortest path leads to the nearest pose from which an instance of the target is recognised
+or from which its closed container can be opened, with interior doors open; a path of no length is drawn again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from smallplan_planner.mapping.occupancy import DistanceField, cells_within
+from smallplan_planner.names import matches_target
+from smallplan_planner.priors import Priors, load_priors
+from smallplan_planner.scene_graph import Pose
+
+from smallplan_training.simulators.house import sensing
+from smallplan_training.simulators.house.house import House, HouseObject
+from smallplan_training.simulators.house.perception import SightLines
+from smallplan_training.simulators.house.placement import ObjectPlacer
+from smallplan_training.simulators.house.raster import NO_OWNER, RESOLUTION, SOLID, HouseRaster, rasterise
+
+MAX_DRAWS = 200
+REACH = 1.0
+"""m: a target is reachable when the robot gets this near to it, and containers are opened from this near."""
+
+
+class NoEpisode(ValueError):
+    """No episode that meets the rules was found in this house."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One task. `house` holds the spawned objects, `start` is in the house's frame."""
+
+    house: House
+    start: Pose
+    target: str  # what perception calls it
+    shortest_path: float  # m
+    seed: int
+    raster: HouseRaster
+
+
+def draw_episode(
+    house: House, seed: int, raster: HouseRaster | None = None, priors: Priors | None = None, target: str | None = None
+) -> Episode:
+    """The episode of this seed in this house, the same one for the same arguments.
+
+    Args:
+        raster: of this house, if it has been made already.
+        target: instead of a target that is drawn; the start is still drawn by the rules.
+    Raises: NoEpisode: nothing in the house can be a target, or `target` can't.
+    """
+    raster = raster or rasterise(house)
+    rng = np.random.default_rng(seed)
+    if house.generated:
+        house = _spawn(house, rng, priors or load_priors())
+    view = _TrueView(house, raster)
+    for _ in range(MAX_DRAWS):
+        start = view.draw_start(rng)
+        wanted = target if target is not None else view.draw_target(rng, start)
+        if wanted is None:
+            continue
+        length = view.shortest_path(start, wanted)
+        if length is not None:
+            x, y = raster.centre(*start)
+            return Episode(house, Pose(x, y, float(rng.uniform(-math.pi, math.pi))), wanted, length, seed, raster)
+    what = f"{target!r} can't be a target" if target is not None else "nothing can be a target"
+    raise NoEpisode(f"{house.name}: {what}: in {MAX_DRAWS} draws there was none out of sight of the start and reachable")
+
+
+def shortest_path(house: House, start: Pose, target: str, raster: HouseRaster | None = None) -> float | None:
+    """Metres from a start (house frame) to the nearest pose that leads to success; None where there is none."""
+    raster = raster or rasterise(house)
+    return _TrueView(house, raster).length(raster.cell(start.x, start.y), target)
+
+
+def _spawn(house: House, rng: np.random.Generator, priors: Priors) -> House:
+    placer = ObjectPlacer(house, priors)
+    spawned = [
+        placer.draw(rng, placer.categories[int(rng.integers(len(placer.categories)))], f"spawned-{index + 1}")
+        for index in range(len(house.objects))
+    ]
+    return house.with_objects([*house.objects, *spawned])
+
+
+class _TrueView:
+    """Where, in the true house with its interior doors open, the robot can be and see the target."""
+
+    def __init__(self, house: House, raster: HouseRaster) -> None:
+        self._house, self._raster = house, raster
+        self._lines = SightLines.of(house, raster)
+        self._label_of_thing = [house.label_of(item.category) for item in (*house.furniture, *house.objects)]
+        self._things_of: dict[str, list[int]] = {}
+        for thing in range(len(house.furniture), len(self._label_of_thing)):
+            self._things_of.setdefault(self._label_of_thing[thing], []).append(thing)
+        self._free_cells = [
+            np.flatnonzero(raster.robot_fits & (raster.room == index)) for index in range(len(house.rooms))
+        ]
+        self._poses_of: dict[int, NDArray[np.int64]] = {}
+
+    def draw_start(self, rng: np.random.Generator) -> tuple[int, int]:
+        rooms = [cells for cells in self._free_cells if len(cells)]
+        if not rooms:
+            raise NoEpisode(f"{self._house.name}: the robot fits nowhere in this house")
+        cells = rooms[int(rng.integers(len(rooms)))]
+        row, column = divmod(int(cells[int(rng.integers(len(cells)))]), self._raster.height.shape[1])
+        return row, column
+
+    def draw_target(self, rng: np.random.Generator, start: tuple[int, int]) -> str | None:
+        """A label, uniform over those of which no instance is in the start room."""
+        here = int(self._raster.room[start])
+        rooms = {label: {self._room_of(thing) for thing in things} for label, things in self._things_of.items()}
+        pool = sorted(label for label, where in rooms.items() if here not in where)
+        return pool[int(rng.integers(len(pool)))] if pool else None
+
+    def shortest_path(self, start: tuple[int, int], target: str) -> float | None:
+        """`length`, None as well when the first full turn already shows the target or the path has no length."""
+        if self._in_sight(start, target):
+            return None
+        length = self.length(start, target)
+        return length if length is not None and length > 0 else None
+
+    def length(self, start: tuple[int, int], target: str) -> float | None:
+        poses = [self._poses(thing) for thing in self._matching(target)]
+        if not poses:
+            return None
+        raster = self._raster
+        x, y = raster.centre(*start)
+        field = DistanceField(raster.robot_fits, RESOLUTION, raster.corner, (x, y))
+        cells = np.unique(np.concatenate(poses))
+        length = float(field.distances.ravel()[cells].min(initial=math.inf))
+        return length if math.isfinite(length) else None
+
+    def _matching(self, target: str) -> list[int]:
+        first = len(self._house.furniture)
+        return [
+            thing for thing, label in enumerate(self._label_of_thing) if thing >= first and matches_target(label, target)
+        ]
+
+    def _in_sight(self, start: tuple[int, int], target: str) -> bool:
+        """Whether a full turn at the start, with the doors as they are, shows an instance."""
+        wanted = np.zeros(len(self._label_of_thing), dtype=bool)
+        wanted[[i for i, label in enumerate(self._label_of_thing) if matches_target(label, target)]] = True
+        wanted &= self._lines.container < 0
+        origin = (start[1] + 0.5, start[0] + 0.5)
+        seen = self._lines.seen_from(
+            origin, 0.0, sensing.FULL_TURN, self._raster.height, self._raster.owner, wanted
+        )
+        return len(seen) > 0
+
+    def _poses(self, thing: int) -> NDArray[np.int64]:
+        """Flat indices of the cells from which this object is recognised, or its closed container opened."""
+        if thing not in self._poses_of:
+            container = int(self._lines.container[thing])
+            self._poses_of[thing] = self._poses_to_open(container) if container >= 0 else self._poses_to_see(thing)
+        return self._poses_of[thing]
+
+    def _poses_to_open(self, furniture: int) -> NDArray[np.int64]:
+        piece = self._house.furniture[furniture]
+        cells = self._cells_around(piece.position, REACH, (*piece.size, piece.yaw))
+        # The arm reaches the nearest point of the piece with no wall in between.
+        return self._with_clear_line(cells, self._nearest_points(cells, furniture), SOLID - 0.01, furniture)
+
+    def _poses_to_see(self, thing: int) -> NDArray[np.int64]:
+        at = int(np.flatnonzero(self._lines.thing == thing)[0])
+        item = self._object(thing)
+        cells = self._cells_around(item.position[:2], float(self._lines.reach[at]), None)
+        targets = np.broadcast_to(self._lines.points[at], (len(cells), 2))
+        return self._with_clear_line(cells, targets, float(self._lines.top[at]), int(self._lines.excused[at]))
+
+    def _cells_around(
+        self, centre: tuple[float, float], radius: float, footprint: tuple[float, float, float] | None
+    ) -> NDArray[np.int64]:
+        raster = self._raster
+        cells = cells_within(raster.height.shape, RESOLUTION, raster.corner, *centre, radius, footprint)
+        return np.asarray(cells[raster.robot_fits.ravel()[cells]], dtype=np.int64)
+
+    def _with_clear_line(
+        self, cells: NDArray[np.int64], targets: NDArray[np.float64], top: float, excused: int
+    ) -> NDArray[np.int64]:
+        """Those cells that see their target; the line is drawn from the target, seeing is mutual."""
+        if not len(cells):
+            return cells
+        raster, width = self._raster, self._raster.height.shape[1]
+        count = len(cells)
+        sources = np.column_stack([cells % width + 0.5, cells // width + 0.5])
+        seen = sensing.lines_between(
+            raster.open_height, raster.owner, sources, targets,
+            np.full(count, top), np.full(count, excused, dtype=np.int16),
+        )  # fmt: skip
+        return cells[seen]
+
+    def _nearest_points(self, cells: NDArray[np.int64], furniture: int) -> NDArray[np.float64]:
+        """(N, 2) (column, row): the point of a footprint that is nearest to each cell."""
+        piece, raster, width = self._house.furniture[furniture], self._raster, self._raster.height.shape[1]
+        x = raster.corner[0] + (cells % width + 0.5) * RESOLUTION - piece.position[0]
+        y = raster.corner[1] + (cells // width + 0.5) * RESOLUTION - piece.position[1]
+        c, s = math.cos(piece.yaw), math.sin(piece.yaw)
+        u = np.clip(c * x + s * y, -piece.size[0] / 2, piece.size[0] / 2)
+        v = np.clip(c * y - s * x, -piece.size[1] / 2, piece.size[1] / 2)
+        px, py = piece.position[0] + c * u - s * v, piece.position[1] + s * u + c * v
+        return np.column_stack([(px - raster.corner[0]) / RESOLUTION, (py - raster.corner[1]) / RESOLUTION])
+
+    def _object(self, thing: int) -> HouseObject:
+        return self._house.objects[thing - len(self._house.furniture)]
+
+    def _room_of(self, thing: int) -> int:
+        """Index of the room that an object is in, by its parent or its position; -1 outside."""
+        item = self._object(thing)
+        if item.parent:
+            room = self._house.furniture_by_id[item.parent].room
+            return next(index for index, other in enumerate(self._house.rooms) if other.id == room)
+        row, column = self._raster.cell(item.position[0], item.position[1])
+        height, width = self._raster.room.shape
+        return int(self._raster.room[row, column]) if 0 <= row < height and 0 <= column < width else NO_OWNER

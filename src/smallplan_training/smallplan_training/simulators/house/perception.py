@@ -1,0 +1,306 @@
+"""What the simulated robot has seen so far: its occupancy grid and its detections, and nothing else.
+
+`HouseState` is the truth of one episode (which doors and containers are open now); `Perception` looks at it from the
+robot's pose and remembers what can be seen. Its world frame has its origin where the robot started, its grid covers
+the surroundings of the places that the robot looked from, and its keys count in the order of first sight: nothing of
+what is undiscovered shows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from smallplan_planner.mapping.detections import Detection, DoorDetection
+from smallplan_planner.mapping.occupancy import FREE, OCCUPIED, UNKNOWN, OccupancyGrid
+from smallplan_planner.scene_graph import OpenState
+
+from smallplan_training.simulators.house import sensing
+from smallplan_training.simulators.house.house import House, Point2
+from smallplan_training.simulators.house.raster import LOW, NO_OWNER, RESOLUTION, SOLID, HouseRaster
+
+GRID_STEP = 32
+"""Cells: the grid grows by this much."""
+DOOR_OFFSET = 0.15
+"""m: a door is seen when a point this far in front of it is."""
+
+Cell = tuple[int, int]
+
+
+class HouseState:
+    """The truth of one episode: the house, and which of its doors and containers are open."""
+
+    def __init__(self, house: House, raster: HouseRaster) -> None:
+        self.house, self.raster = house, raster
+        self.height = raster.height.copy()
+        self.tall = self.height > sensing.CAMERA_HEIGHT
+        self.occupancy = np.where(self.height > LOW, np.int8(OCCUPIED), np.int8(FREE))
+        self.door_open = [door.open for door in house.doors]
+        self.container_open = [False] * len(house.furniture)
+
+    def set_door(self, index: int, is_open: bool) -> None:
+        cells = self.raster.door_cells[index]
+        self.door_open[index] = is_open
+        self.height.ravel()[cells] = 0.0 if is_open else SOLID
+        self.tall.ravel()[cells] = not is_open
+        self.occupancy.ravel()[cells] = FREE if is_open else OCCUPIED
+
+
+@dataclass(frozen=True)
+class SightLines:
+    """Where a house's things may be seen, as arrays; furniture comes first, then objects.
+
+    Points are in cells, (column, row), fractional. A piece of furniture has five, an object one.
+    """
+
+    points: NDArray[np.float64]  # (P, 2)
+    thing: NDArray[np.int32]  # (P,) which thing a point belongs to
+    top: NDArray[np.float64]  # (P,) m
+    excused: NDArray[np.int16]  # (P,) furniture that doesn't block the line to this point
+    reach: NDArray[np.float64]  # (P,) m, from how far it is recognised
+    container: NDArray[np.int32]  # (T,) for each thing the furniture that it is in, or -1
+
+    @staticmethod
+    def of(house: House, raster: HouseRaster) -> SightLines:
+        index_of = {piece.id: index for index, piece in enumerate(house.furniture)}
+        points, thing, top, excused, reach, container = [], [], [], [], [], []
+
+        def add(x: float, y: float, number: int, height: float, owner: int, size: float) -> None:
+            points.append(((x - raster.corner[0]) / RESOLUTION, (y - raster.corner[1]) / RESOLUTION))
+            thing.append(number)
+            top.append(height)
+            excused.append(owner)
+            reach.append(sensing.SMALL_RANGE if size < sensing.SMALL else sensing.RANGE)
+
+        for index, piece in enumerate(house.furniture):
+            container.append(NO_OWNER)
+            (x, y), (w, d) = piece.position, piece.size
+            c, s = math.cos(piece.yaw), math.sin(piece.yaw)
+            for u, v in ((0, 0), (0.4 * w, 0), (-0.4 * w, 0), (0, 0.4 * d), (0, -0.4 * d)):
+                add(x + c * u - s * v, y + s * u + c * v, index, piece.height, index, max(*piece.size, piece.height))
+        for number, item in enumerate(house.objects, start=len(house.furniture)):
+            owner = index_of.get(item.parent, NO_OWNER)
+            container.append(owner if item.relation == "in" else NO_OWNER)
+            add(item.position[0], item.position[1], number, item.top, owner, max(item.size))
+        return SightLines(
+            np.array(points, dtype=float).reshape(-1, 2),
+            np.array(thing, dtype=np.int32),
+            np.array(top, dtype=float),
+            np.array(excused, dtype=np.int16),
+            np.array(reach, dtype=float),
+            np.array(container, dtype=np.int32),
+        )
+
+    def seen_from(
+        self,
+        origin: Point2,
+        yaw: float,
+        angle: float,
+        height: NDArray[np.float32],
+        owner: NDArray[np.int16],
+        wanted: NDArray[np.bool_],
+    ) -> NDArray[np.int32]:
+        """The wanted things (a mask over things) that are recognised from here, ascending.
+
+        Args: origin: (column, row) of the camera, fractional; yaw, angle: the view in rad.
+        """
+        dx = (self.points[:, 0] - origin[0]) * RESOLUTION
+        dy = (self.points[:, 1] - origin[1]) * RESOLUTION
+        chosen = wanted[self.thing] & (dx * dx + dy * dy <= self.reach**2)
+        chosen &= sensing.in_view(dx, dy, yaw, angle)
+        picked = np.flatnonzero(chosen)
+        seen = sensing.lines_of_sight(
+            height, owner, origin, self.points[picked], self.top[picked], self.excused[picked]
+        )
+        return np.unique(self.thing[picked[seen]])
+
+
+class Perception:
+    """The robot's memory of what it has seen; positions are in the world frame (the start is its origin)."""
+
+    def __init__(self, state: HouseState, start: Cell) -> None:
+        self._state = state
+        self._house = state.house
+        self._raster = state.raster
+        self._start = start
+        self._centre = state.raster.centre(*start)
+        self.known: NDArray[np.int8] = np.full(state.height.shape, UNKNOWN, dtype=np.int8)
+        self._bounds = [start[0], start[0], start[1], start[1]]  # cells that were looked at lie within
+        self._lines = SightLines.of(self._house, self._raster)
+        self._unseen = np.ones(len(self._lines.container), dtype=bool)
+        self._closed_in = self._lines.container >= 0  # things in a closed container
+        self._door_unseen = np.ones(len(self._house.doors), dtype=bool)
+        self._door_points = self._doors_in_cells()
+        self._detections: dict[str, Detection] = {}
+        self._doors: dict[str, DoorDetection] = {}
+        self._key_of_thing: dict[int, str] = {}
+        self._thing_of_key: dict[str, int] = {}
+        self._door_of_key: dict[str, int] = {}
+
+    @property
+    def detections(self) -> list[Detection]:
+        """Everything recognised so far, in the order of first sight."""
+        return list(self._detections.values())
+
+    @property
+    def doors(self) -> list[DoorDetection]:
+        return list(self._doors.values())
+
+    def detection(self, key: str) -> Detection | DoorDetection | None:
+        return self._detections.get(key) or self._doors.get(key)
+
+    def door_index(self, key: str) -> int | None:
+        """Which door of the house this is; None when the key is no door's."""
+        return self._door_of_key.get(key)
+
+    def furniture_index(self, key: str) -> int | None:
+        """Which furniture of the house this is; None when the key is none's."""
+        thing = self._thing_of_key.get(key)
+        return thing if thing is not None and thing < len(self._house.furniture) else None
+
+    def to_cell(self, x: float, y: float) -> Cell:
+        """World point to the cell of the house's arrays."""
+        return self._start[0] + math.floor(y / RESOLUTION + 0.5), self._start[1] + math.floor(x / RESOLUTION + 0.5)
+
+    def to_world(self, row: int, column: int) -> Point2:
+        """Cell of the house's arrays to the world point of its centre."""
+        return (column - self._start[1]) * RESOLUTION, (row - self._start[0]) * RESOLUTION
+
+    def grid(self) -> OccupancyGrid:
+        """What is known of the floor, cut to the surroundings of the places that the robot looked from."""
+        first = [start - _round_up(start - low) for start, low in zip(self._start, self._bounds[::2])]
+        last = [start + _round_up(high - start) for start, high in zip(self._start, self._bounds[1::2])]
+        data = self.known[first[0] : last[0], first[1] : last[1]].copy()
+        x, y = self.to_world(first[0], first[1])
+        return OccupancyGrid(data, RESOLUTION, (x - RESOLUTION / 2, y - RESOLUTION / 2))
+
+    def known_tall(self) -> NDArray[np.bool_]:
+        """(H, W) of the house's arrays: cells known to be taller than the camera."""
+        return (self.known == OCCUPIED) & self._state.tall
+
+    def look(self, row: int, column: int, yaw: float, angle: float) -> None:
+        """Take in what can be seen from this cell, in this direction."""
+        state = self._state
+        cells = sensing.visible_cells(state.tall, row, column, yaw, angle)
+        self.known.ravel()[cells] = state.occupancy.ravel()[cells]
+        self.known[row, column] = state.occupancy[row, column]
+        margin = sensing.STEPS + 1
+        low, high = (row - margin, column - margin), (row + margin, column + margin)
+        self._bounds[::2] = [min(a, b) for a, b in zip(self._bounds[::2], low)]
+        self._bounds[1::2] = [max(a, b) for a, b in zip(self._bounds[1::2], high)]
+        origin = (column + 0.5, row + 0.5)
+        things = self._lines.seen_from(
+            origin, yaw, angle, state.height, self._raster.owner, self._unseen & ~self._closed_in
+        )
+        self._remember(things, origin)
+        self._look_for_doors(origin, yaw, angle)
+
+    def opened(self, furniture: int, row: int, column: int) -> None:
+        """The robot, in this cell, has opened a container: it sees what is inside."""
+        self._state.container_open[furniture] = True
+        inside = self._lines.container == furniture
+        self._closed_in[inside] = False
+        self._remember(np.flatnonzero(inside & self._unseen).astype(np.int32), (column + 0.5, row + 0.5))
+        self._set_state(furniture, OpenState.OPEN)
+
+    def closed(self, furniture: int) -> None:
+        """The robot has closed a container. What it saw inside it remembers."""
+        self._state.container_open[furniture] = False
+        self._closed_in[self._lines.container == furniture] = True
+        self._set_state(furniture, OpenState.CLOSED)
+
+    def door_moved(self, door: int, is_open: bool) -> None:
+        """The robot has opened or closed a door, so it knows where its leaf is."""
+        self._state.set_door(door, is_open)
+        cells = self._raster.door_cells[door]
+        self.known.ravel()[cells] = FREE if is_open else OCCUPIED
+        key = next(key for key, index in self._door_of_key.items() if index == door)
+        self._doors[key] = replace(self._doors[key], state=OpenState.OPEN if is_open else OpenState.CLOSED)
+
+    def _set_state(self, furniture: int, state: OpenState) -> None:
+        key = self._key_of_thing[furniture]
+        self._detections[key] = replace(self._detections[key], state=state)
+
+    def _remember(self, things: NDArray[np.int32], origin: Point2) -> None:
+        """First sight: the nearest get their keys first, whatever their order in the house's file."""
+        if not len(things):
+            return
+        self._unseen[things] = False
+        found = [(self._distance_key(int(thing), origin), int(thing)) for thing in things]
+        for _, thing in sorted(found):
+            key = f"thing-{len(self._detections) + 1}"
+            self._key_of_thing[thing], self._thing_of_key[key] = key, thing
+            self._detections[key] = self._detect(thing, key)
+        self._complete_parents()
+
+    def _distance_key(self, thing: int, origin: Point2) -> tuple[float, str, tuple[float, ...]]:
+        pieces = self._house.furniture
+        item = pieces[thing] if thing < len(pieces) else self._house.objects[thing - len(pieces)]
+        row, column = self._raster.cell(item.position[0], item.position[1])
+        return math.hypot(row + 0.5 - origin[1], column + 0.5 - origin[0]), item.category, tuple(item.position)
+
+    def _detect(self, thing: int, key: str) -> Detection:
+        pieces, centre = self._house.furniture, self._centre
+        if thing < len(pieces):
+            piece = pieces[thing]
+            position = (piece.position[0] - centre[0], piece.position[1] - centre[1], piece.height / 2)
+            state = OpenState.CLOSED if piece.openable else OpenState.NONE
+            if piece.openable and self._state.container_open[thing]:
+                state = OpenState.OPEN
+            size = (piece.size[0], piece.size[1], piece.height)
+            return Detection(key, self._house.label_of(piece.category), position, size, piece.yaw, state, piece.openable, "", "")
+        item = self._house.objects[thing - len(pieces)]
+        position = (item.position[0] - centre[0], item.position[1] - centre[1], item.position[2])
+        return Detection(key, self._house.label_of(item.category), position, item.size, 0.0, OpenState.NONE, False, "", "")
+
+    def _complete_parents(self) -> None:
+        """An object's parent is told once both have been recognised."""
+        index_of = {piece.id: index for index, piece in enumerate(self._house.furniture)}
+        first = len(self._house.furniture)
+        for thing, key in self._key_of_thing.items():
+            if thing < first or self._detections[key].parent:
+                continue
+            item = self._house.objects[thing - first]
+            parent = self._key_of_thing.get(index_of[item.parent]) if item.parent else None
+            if parent:
+                self._detections[key] = replace(self._detections[key], parent=parent, relation=item.relation)
+
+    def _doors_in_cells(self) -> NDArray[np.float64]:
+        """(D, 3, 2) both jambs and the middle of each door, (column, row) in cells, fractional."""
+        corner = np.array(self._raster.corner)
+        segments = [(a, ((a[0] + b[0]) / 2, (a[1] + b[1]) / 2), b) for a, b in self._house.door_segments]
+        return (np.array(segments, dtype=float).reshape(-1, 3, 2) - corner) / RESOLUTION
+
+    def _look_for_doors(self, origin: Point2, yaw: float, angle: float) -> None:
+        unseen = np.flatnonzero(self._door_unseen)
+        if not len(unseen):
+            return
+        points = self._door_points[unseen]
+        span = points[:, 2] - points[:, 0]
+        normal = np.column_stack([-span[:, 1], span[:, 0]]) / np.hypot(span[:, 0], span[:, 1])[:, None]
+        side = np.sign(((np.array(origin) - points[:, 1]) * normal).sum(axis=1))
+        points = points + (normal * side[:, None] * (DOOR_OFFSET / RESOLUTION))[:, None, :]
+        dx, dy = ((points[..., axis] - origin[axis]).ravel() * RESOLUTION for axis in (0, 1))
+        picked = np.flatnonzero((dx * dx + dy * dy <= sensing.RANGE**2) & sensing.in_view(dx, dy, yaw, angle))
+        flat = points.reshape(-1, 2)[picked]
+        seen = sensing.lines_of_sight(
+            self._state.height, self._raster.owner, origin, flat,
+            np.full(len(picked), sensing.CAMERA_HEIGHT), np.full(len(picked), NO_OWNER, dtype=np.int16),
+        )  # fmt: skip
+        doors = [int(door) for door in unseen[np.unique(picked[seen] // 3)]]
+        middles = self._door_points[:, 1]
+        doors.sort(key=lambda door: (float(np.hypot(*(middles[door] - origin))), tuple(middles[door])))
+        for door in doors:
+            self._door_unseen[door] = False
+            key = f"door-{len(self._doors) + 1}"
+            self._door_of_key[key] = door
+            item, (a, b) = self._house.doors[door], self._house.door_segments[door]
+            jambs = sorted(((p[0] - self._centre[0], p[1] - self._centre[1]) for p in (a, b)))
+            state = OpenState.OPEN if self._state.door_open[door] else OpenState.CLOSED
+            self._doors[key] = DoorDetection(key, jambs[0], jambs[1], state, item.openable, item.is_passage)
+
+
+def _round_up(cells: int) -> int:
+    return math.ceil(cells / GRID_STEP) * GRID_STEP

@@ -1,0 +1,234 @@
+"""The simulated robot: it drives over the map that it has made itself, looks around, and opens things.
+
+Every action ends with an `Outcome`, the points that were driven, and the low-level steps that it took (MoMa-LLM's
+measure: 0.1 m of travel or a turn of up to 0.35 rad is one step, opening something counts 30). Positions are in the
+world frame: metres from where the robot started, axes along those of the house.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from smallplan_planner.actions import Action, ActionKind, Outcome, OutcomeCode
+from smallplan_planner.mapping.builder import SceneGraphBuilder
+from smallplan_planner.mapping.detections import DoorDetection
+from smallplan_planner.scene_graph import OpenState, Pose
+
+from smallplan_training.simulators.house import sensing
+from smallplan_training.simulators.house.house import House
+from smallplan_training.simulators.house.perception import HouseState, Perception
+from smallplan_training.simulators.house.raster import NO_OWNER, RESOLUTION, SOLID, HouseRaster, rasterise
+
+LOOK_EVERY = 0.5
+"""m of travel between two looks ahead."""
+REACH = 1.0
+"""m from which the robot opens things."""
+STEP_LENGTH = 0.1
+STEP_TURN = 0.35
+FULL_TURN_STEPS = math.ceil(sensing.FULL_TURN / STEP_TURN)
+OPEN_STEPS = 30
+CLEAR_OF_DOOR = 0.4
+"""m from a door at which its leaf can swing past the robot."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What one action did: outcome, the driven polyline (N, 2) in world m, low-level steps."""
+
+    outcome: Outcome
+    path: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    low_level_steps: int = 0
+
+
+class SimulatedRobot:
+    """A robot in a house. `start` is (x, y, yaw) in the house's frame; x, y are moved to the cell's centre.
+
+    Args:
+        failure_rate: how often an action fails for no fault of its own, at once or on half the way.
+        seed: of the failures alone; everything else is deterministic.
+    Raises: ValueError: the robot doesn't fit where it is to start.
+    """
+
+    def __init__(
+        self,
+        house: House,
+        start: Pose,
+        seed: int = 0,
+        failure_rate: float = 0.0,
+        raster: HouseRaster | None = None,
+    ) -> None:
+        if not 0.0 <= failure_rate <= 1.0:
+            raise ValueError(f"failure_rate is {failure_rate}; expected 0 to 1")
+        self._raster = raster or rasterise(house)
+        self.state = HouseState(house, self._raster)
+        row, column = self._raster.cell(start.x, start.y)
+        if not self._is_free(row, column):
+            raise ValueError(f"the robot can't start at ({start.x:.2f}, {start.y:.2f}): that is outside or in an obstacle")
+        self.perception = Perception(self.state, (row, column))
+        self.pose = Pose(0.0, 0.0, start.yaw)
+        self._failures = np.random.default_rng(seed)
+        self._failure_rate = failure_rate
+        self.distance = 0.0
+        """m travelled so far."""
+        self.low_level_steps = 0
+
+    def look_around(self) -> Motion:
+        """A full turn on the spot."""
+        self._look(sensing.FULL_TURN)
+        return self._finish(Motion(Outcome(True), low_level_steps=FULL_TURN_STEPS))
+
+    def execute(self, action: Action, builder: SceneGraphBuilder) -> Motion:
+        """Carry out any action but DONE; `builder` made the graph that the action was chosen on."""
+        failure, halfway = self._draw_failure()
+        if failure and not halfway:
+            return self._failed(OutcomeCode.FAILED, "the controller gave up before moving")
+        try:
+            cell = builder.approach(action.target_id)
+        except KeyError:
+            return self._failed(OutcomeCode.STALE_GOAL, f"{action.target_id!r} is not in the map")
+        key = builder.key_of.get(action.target_id, "")
+        if action.kind in (ActionKind.GO_TO_AND_OPEN, ActionKind.CLOSE):
+            reason = self._not_openable(key, opening=action.kind is ActionKind.GO_TO_AND_OPEN)
+            if reason:
+                return self._failed(OutcomeCode.NOT_OPENABLE, reason)
+        if cell is None:
+            return self._failed(OutcomeCode.UNREACHABLE, "there is no free way to it on the map")
+        path = builder.field.path_to(*cell)
+        if halfway:
+            path = path[: max(1, len(path) // 2)]
+        motion = self._drive(path, self._facing(key))
+        if halfway:
+            return self._finish(_ended(motion, OutcomeCode.BLOCKED, "something was in the way"))
+        if action.kind is ActionKind.EXPLORE:
+            return self._finish(self._looked_for_more(motion))
+        if action.kind is ActionKind.NAVIGATE:
+            return self._finish(motion)
+        return self._finish(self._move_leaf(key, motion, opening=action.kind is ActionKind.GO_TO_AND_OPEN))
+
+    def _draw_failure(self) -> tuple[bool, bool]:
+        """(whether this action fails, whether it does so halfway); two draws an action, whatever happens."""
+        first, second = self._failures.random(2)
+        failure = bool(first < self._failure_rate)
+        return failure, failure and bool(second < 0.5)
+
+    def _drive(self, path: NDArray[np.float64], facing: tuple[float, float] | None) -> Motion:
+        """Along the path, looking ahead every `LOOK_EVERY`, then a turn to `facing` and a full turn."""
+        self._known_before = int(np.count_nonzero(self.perception.known >= 0))
+        points = np.vstack([[self.pose.x, self.pose.y], path])
+        lengths = np.hypot(*np.diff(points, axis=0).T)
+        travelled = np.concatenate([[0.0], np.cumsum(lengths)])
+        total, steps = float(travelled[-1]), 0
+        stops = np.searchsorted(travelled, np.arange(LOOK_EVERY, total, LOOK_EVERY))
+        for stop in [*stops, len(points) - 1]:
+            x, y = (float(value) for value in points[stop])
+            if math.hypot(x - self.pose.x, y - self.pose.y) < 1e-6:
+                continue
+            steps += self._turn(math.atan2(y - self.pose.y, x - self.pose.x))
+            self.pose = Pose(x, y, self.pose.yaw)
+            self._look(sensing.FIELD_OF_VIEW)
+        steps += math.ceil(total / STEP_LENGTH - 1e-9)
+        if facing is not None:
+            steps += self._turn(math.atan2(facing[1] - self.pose.y, facing[0] - self.pose.x))
+        self._look(sensing.FULL_TURN)
+        return Motion(Outcome(True, distance=total), points, steps + FULL_TURN_STEPS)
+
+    def _turn(self, yaw: float) -> int:
+        """Turn to this heading; returns the low-level steps."""
+        difference = abs(math.remainder(yaw - self.pose.yaw, 2 * math.pi))
+        self.pose = Pose(self.pose.x, self.pose.y, yaw)
+        return math.ceil(difference / STEP_TURN - 1e-9)
+
+    def _looked_for_more(self, motion: Motion) -> Motion:
+        if int(np.count_nonzero(self.perception.known >= 0)) > self._known_before:
+            return motion
+        return _ended(motion, OutcomeCode.UNREACHABLE, "nothing more can be seen from there")
+
+    def _move_leaf(self, key: str, motion: Motion, opening: bool) -> Motion:
+        """Open or close what the robot has driven to."""
+        row, column = self.perception.to_cell(self.pose.x, self.pose.y)
+        furniture, door = self.perception.furniture_index(key), self.perception.door_index(key)
+        if not self._within_reach(key):
+            return _ended(motion, OutcomeCode.UNREACHABLE, "it is out of reach from there")
+        if door is not None:
+            if not opening and self._in_the_doorway(door, row, column):
+                return _ended(motion, OutcomeCode.BLOCKED, "the robot stands in the doorway")
+            self.perception.door_moved(door, opening)
+            self._look(sensing.FIELD_OF_VIEW)
+        elif furniture is not None and opening:
+            self.perception.opened(furniture, row, column)
+        elif furniture is not None:
+            self.perception.closed(furniture)
+        return Motion(motion.outcome, motion.path, motion.low_level_steps + OPEN_STEPS)
+
+    def _not_openable(self, key: str, opening: bool) -> str:
+        """Why this can't be opened (or closed), '' when it can."""
+        item = self.perception.detection(key)
+        if item is None or not item.openable:
+            return "it is locked" if isinstance(item, DoorDetection) else "it has no door or drawer that opens"
+        wanted = OpenState.CLOSED if opening else OpenState.OPEN
+        return "" if item.state is wanted else f"it is {'open' if opening else 'closed'} already"
+
+    def _within_reach(self, key: str) -> bool:
+        """Whether the arm gets there: at most `REACH` away, and no wall in between."""
+        item = self.perception.detection(key)
+        if item is None:
+            return False
+        x, y = self._nearest_point(item)
+        if math.hypot(x - self.pose.x, y - self.pose.y) > REACH + RESOLUTION:
+            return False
+        if isinstance(item, DoorDetection):  # its own leaf is what the line would meet
+            away = math.hypot(x - self.pose.x, y - self.pose.y) or 1.0
+            x, y = x - (x - self.pose.x) / away * 0.15, y - (y - self.pose.y) / away * 0.15
+        row, column = self.perception.to_cell(0.0, 0.0)
+        origin = (self.pose.x / RESOLUTION + column + 0.5, self.pose.y / RESOLUTION + row + 0.5)
+        target = np.array([[x / RESOLUTION + column + 0.5, y / RESOLUTION + row + 0.5]])
+        clear = sensing.lines_of_sight(
+            self.state.height, self._raster.owner, origin, target, np.array([SOLID - 0.01]), np.array([NO_OWNER], dtype=np.int16)
+        )
+        return bool(clear[0])
+
+    def _nearest_point(self, item: object) -> tuple[float, float]:
+        """The point of a door's opening or of a thing's footprint that is nearest to the robot."""
+        if isinstance(item, DoorDetection):
+            centre, half, yaw = item.center, (item.length / 2, 0.0), math.atan2(item.b[1] - item.a[1], item.b[0] - item.a[0])
+        else:
+            centre, half, yaw = item.position[:2], (item.size[0] / 2, item.size[1] / 2), item.yaw  # type: ignore[attr-defined]
+        c, s = math.cos(yaw), math.sin(yaw)
+        dx, dy = self.pose.x - centre[0], self.pose.y - centre[1]
+        u = min(max(c * dx + s * dy, -half[0]), half[0])
+        v = min(max(c * dy - s * dx, -half[1]), half[1])
+        return centre[0] + c * u - s * v, centre[1] + s * u + c * v
+
+    def _in_the_doorway(self, door: int, row: int, column: int) -> bool:
+        rows, columns = np.unravel_index(self._raster.door_cells[door], self.state.height.shape)
+        return bool((np.hypot(rows - row, columns - column) * RESOLUTION).min(initial=math.inf) < CLEAR_OF_DOOR)
+
+    def _facing(self, key: str) -> tuple[float, float] | None:
+        item = self.perception.detection(key)
+        if item is None:
+            return None
+        return item.center if isinstance(item, DoorDetection) else item.position[:2]
+
+    def _look(self, angle: float) -> None:
+        row, column = self.perception.to_cell(self.pose.x, self.pose.y)
+        self.perception.look(row, column, self.pose.yaw, angle)
+
+    def _is_free(self, row: int, column: int) -> bool:
+        height, width = self.state.height.shape
+        return 0 <= row < height and 0 <= column < width and bool(self._raster.robot_fits[row, column])
+
+    def _failed(self, code: OutcomeCode, message: str) -> Motion:
+        return self._finish(Motion(Outcome(False, code, message)))
+
+    def _finish(self, motion: Motion) -> Motion:
+        self.distance += motion.outcome.distance
+        self.low_level_steps += motion.low_level_steps
+        return motion
+
+
+def _ended(motion: Motion, code: OutcomeCode, message: str) -> Motion:
+    """This motion, as one that did not lead to the end."""
+    return Motion(Outcome(False, code, message, motion.outcome.distance), motion.path, motion.low_level_steps)
