@@ -6,9 +6,15 @@ The SLM policy is given a generator (`slm.Slm`) and does not know llama.cpp itse
 from __future__ import annotations
 
 import random
+import threading
+import time
 from typing import Protocol
 
-from smallplan_planner.actions import Action, ActionKind, format_command
+from smallplan_planner.actions import Action, ActionKind, ParseError, format_command
+from smallplan_planner.generation import Generator
+from smallplan_planner.grammar import build_grammar
+from smallplan_planner.prompt import render
+from smallplan_planner.response import Response, parse_response
 from smallplan_planner.scene_graph import distance_key
 from smallplan_planner.search import Answer, Situation
 
@@ -58,3 +64,42 @@ def _distance(action: Action, situation: Situation) -> float:
     if action.target_id in graph.door_by_id:
         return graph.door_by_id[action.target_id].distance
     return graph.object_by_id[action.target_id].distance
+
+
+class SlmPolicy:
+    """The small language model: reads the prompt, answers under the grammar of the actions that are open.
+
+    Without the grammar an answer that can't be parsed is returned with its `parse_error`, and refused commands
+    are left for the episode to find. `deadline` is in seconds for one decision.
+    """
+
+    source = "slm"
+
+    def __init__(self, slm: Generator, *, use_grammar: bool = True, deadline: float | None = None) -> None:
+        self._slm = slm
+        self._use_grammar = use_grammar
+        self._deadline = deadline
+
+    def decide(self, situation: Situation, cancel: threading.Event | None = None) -> Answer:
+        """Ask the model; raises `SlmDeadlineError`, `SlmCancelled` (once `cancel` is set) and `SlmError`."""
+        start = time.monotonic()
+        grammar = build_grammar(situation.options, situation.names) if self._use_grammar else None
+        made = self._slm.generate(render(situation.view), grammar, self._deadline, cancel)
+        response, parse_error = Response(made.analysis, made.reasoning, made.command), ""
+        if grammar is None:
+            try:
+                response = parse_response(made.text)
+            except ParseError as error:
+                parse_error = str(error)
+        return Answer(
+            response.command,
+            response.analysis,
+            response.reasoning,
+            source=self.source,
+            prompt=made.prompt,
+            prompt_tokens=made.prompt_tokens,
+            reused_tokens=made.reused_tokens,
+            generated_tokens=made.generated_tokens,
+            latency=time.monotonic() - start,
+            parse_error=parse_error,
+        )
