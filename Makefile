@@ -1,0 +1,54 @@
+# SmallPlan. `make demo` runs the main job, `make test` passes the tests; both set up what they need in .venv.
+#
+# To use the workspace by hand, in bash or zsh:   source scripts/env.sh
+# It puts .venv and install/ on the paths, beside a ROS 2 that is sourced. With a sourced ROS 2, `ros2 run` and
+# `ros2 launch` need no more than `source install/setup.bash`: executables start under .venv by themselves.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+WORKSPACE := python3 scripts/workspace.py
+ENV := source scripts/env.sh &&
+
+HOUSE ?=
+TARGET ?=
+SEED ?=
+
+.PHONY: help check setup setup-training setup-test demo nano test lint typecheck clean distclean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+
+check: ## whether this machine has what set-up needs
+	@$(WORKSPACE) check
+
+setup: ## .venv with ROS 2 (unless one is sourced) and llama.cpp, the `smallplan` script, install/
+	@$(WORKSPACE) setup
+
+setup-training: ## the same and PyTorch; TORCH_INDEX=<url> takes it from there
+	@$(WORKSPACE) training
+
+setup-test:
+	@$(WORKSPACE) test
+
+demo: setup ## a simulated robot searches a house: HOUSE=<json> TARGET=<name> SEED=<n>
+	@$(ENV) smallplan demo $(if $(HOUSE),--house "$(HOUSE)") $(if $(TARGET),--target "$(TARGET)") \
+		$(if $(SEED),--seed "$(SEED)")
+
+nano: setup-training ## train the default model from nothing
+	@$(ENV) smallplan nano
+
+test: setup-test ## lint, types, all tests
+	@$(MAKE) --no-print-directory lint typecheck
+	@$(ENV) python -m pytest $(wildcard test/unit test/ros test/e2e)
+
+lint: setup-test ## ruff
+	@$(ENV) ruff check .
+
+typecheck: setup-test ## mypy
+	@$(ENV) mypy
+
+clean: ## remove what was built, not .venv
+	rm -rf build install log .venv/.stamps/colcon
+
+distclean: clean ## and .venv
+	rm -rf .venv
