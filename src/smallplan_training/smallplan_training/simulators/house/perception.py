@@ -2,7 +2,7 @@
 
 `HouseState` is the truth of one episode (which doors and containers are open now); `Perception` looks at it from the
 robot's pose and remembers what can be seen. Its world frame has its origin where the robot started, its grid covers
-the surroundings of the places that the robot looked from, and its keys count in the order of first sight: nothing of
+no more than what it has seen and a margin, and its keys count in the order of first sight: nothing of
 what is undiscovered shows.
 """
 
@@ -21,8 +21,10 @@ from smallplan_training.simulators.house import sensing
 from smallplan_training.simulators.house.house import House, Point2
 from smallplan_training.simulators.house.raster import LOW, NO_OWNER, RESOLUTION, SOLID, HouseRaster
 
-GRID_STEP = 32
-"""Cells: the grid grows by this much."""
+GRID_STEP = 16
+"""Cells: the grid grows by this much, so that its origin seldom moves."""
+GRID_MARGIN = 8
+"""Cells of unknown around what is known."""
 DOOR_OFFSET = 0.15
 """m: a door is seen when a point this far in front of it is."""
 
@@ -127,7 +129,6 @@ class Perception:
         self._start = start
         self._centre = state.raster.centre(*start)
         self.known: NDArray[np.int8] = np.full(state.height.shape, UNKNOWN, dtype=np.int8)
-        self._bounds = [start[0], start[0], start[1], start[1]]  # cells that were looked at lie within
         self._lines = SightLines.of(self._house, self._raster)
         self._unseen = np.ones(len(self._lines.container), dtype=bool)
         self._closed_in = self._lines.container >= 0  # things in a closed container
@@ -169,16 +170,16 @@ class Perception:
         return (column - self._start[1]) * RESOLUTION, (row - self._start[0]) * RESOLUTION
 
     def grid(self) -> OccupancyGrid:
-        """What is known of the floor, cut to the surroundings of the places that the robot looked from."""
-        first = [start - _round_up(start - low) for start, low in zip(self._start, self._bounds[::2])]
-        last = [start + _round_up(high - start) for start, high in zip(self._start, self._bounds[1::2])]
+        """What is known of the floor, with a margin of unknown cells around it."""
+        known = self.known >= 0
+        first, last = [], []
+        for start, axis in zip(self._start, (1, 0)):
+            at = np.flatnonzero(known.any(axis=axis))
+            first.append(start - _round_up(start - int(at[0]) + GRID_MARGIN))
+            last.append(start + _round_up(int(at[-1]) + 1 - start + GRID_MARGIN))
         data = self.known[first[0] : last[0], first[1] : last[1]].copy()
         x, y = self.to_world(first[0], first[1])
         return OccupancyGrid(data, RESOLUTION, (x - RESOLUTION / 2, y - RESOLUTION / 2))
-
-    def known_tall(self) -> NDArray[np.bool_]:
-        """(H, W) of the house's arrays: cells known to be taller than the camera."""
-        return (self.known == OCCUPIED) & self._state.tall
 
     def look(self, row: int, column: int, yaw: float, angle: float) -> None:
         """Take in what can be seen from this cell, in this direction."""
@@ -186,10 +187,6 @@ class Perception:
         cells = sensing.visible_cells(state.tall, row, column, yaw, angle)
         self.known.ravel()[cells] = state.occupancy.ravel()[cells]
         self.known[row, column] = state.occupancy[row, column]
-        margin = sensing.STEPS + 1
-        low, high = (row - margin, column - margin), (row + margin, column + margin)
-        self._bounds[::2] = [min(a, b) for a, b in zip(self._bounds[::2], low)]
-        self._bounds[1::2] = [max(a, b) for a, b in zip(self._bounds[1::2], high)]
         origin = (column + 0.5, row + 0.5)
         things = self._lines.seen_from(
             origin, yaw, angle, state.height, self._raster.owner, self._unseen & ~self._closed_in
