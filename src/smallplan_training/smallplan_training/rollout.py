@@ -6,27 +6,22 @@ nothing itself: what a decision is worth is in `metrics.py` and `rewards.py`, wh
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 from smallplan_planner.actions import Action, ActionKind, Outcome
+from smallplan_planner.generation import SlmError
 from smallplan_planner.policies import Policy
 from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import PromptView
 from smallplan_planner.scene_graph import SceneGraph
-from smallplan_planner.search import Answer, SearchConfig, SearchEpisode, SearchResult, Situation
+from smallplan_planner.search import Answer, ResultCode, SearchConfig, SearchEpisode, SearchResult, Situation
+from smallplan_training.simulators.search_env import SearchEnv, StepInfo
 
-
-class SearchEnv(Protocol):
-    """What a rollout needs of a simulator; `simulators.search_env` says what else one offers."""
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[SceneGraph, dict[str, Any]]:
-        """Begin the episode `options["episode"]`."""
-
-    def step(self, action: Action) -> tuple[SceneGraph, float, bool, bool, dict[str, Any]]:
-        """Execute an action; `info` has `outcome` (Outcome) and `low_level_steps` (int, since the start)."""
+logger = logging.getLogger(__name__)
 
 
 class EpisodeLike(Protocol):
@@ -52,11 +47,7 @@ class DecisionRecord:
     distance: float  # m travelled when the action had ended
     low_level_steps: int
     latency: float  # s from the observation to the action: prompt, policy, check
-    info: dict[str, Any]  # the simulator's, {} when nothing was executed
-
-    @property
-    def executed(self) -> bool:
-        return self.outcome is not None
+    info: StepInfo | None  # the simulator's, None when nothing was executed
 
 
 @dataclass(frozen=True)
@@ -82,28 +73,36 @@ def run_episode(
     config: SearchConfig,
     on_step: OnStep | None = None,
 ) -> EpisodeRecord:
-    """Search until the episode ends.
+    """Search until the episode ends. `env` takes `options["episode"]`; `search.py` limits the steps, not the env.
 
-    Errors of the simulator or of the policy are not caught: a rollout never turns a bug into a score.
+    A model that gives no answer (`SlmError`) fails the episode with MODEL_FAILED. No other error is caught: a
+    rollout never turns a bug into a score.
     """
     search = SearchEpisode(episode.target, config, load_priors())
-    graph, info = env.reset(options={"episode": episode})
-    steps = int(info["low_level_steps"])
+    graph, start = env.reset(options={"episode": episode})
+    steps = int(start["total_low_level_steps"])
     decisions: list[DecisionRecord] = []
     search.observe(graph)
     while search.result is None:
         begin, retries = time.perf_counter(), search.retries
         situation = search.situation()
-        answer = policy.decide(situation)
+        try:
+            answer = policy.decide(situation)
+        except SlmError as error:
+            logger.warning("no decision: %s", error)
+            search.finish(ResultCode.MODEL_FAILED, str(error))
+            break
         action = search.choose(answer)
         latency = time.perf_counter() - begin
         outcome: Outcome | None = None
-        info, refusal = {}, ""
+        info: StepInfo | None = None
+        refusal = ""
         if action is None:  # refused, or the same answer once too often, which ends the episode
-            refusal = search.last_refusal if search.retries > retries or search.result is None else search.result.message
+            refusal = search.last_refusal if search.retries > retries else cast(SearchResult, search.result).message
         if action is not None and action.kind is not ActionKind.DONE:
-            graph, _, _, _, info = env.step(action)
-            outcome, steps = info["outcome"], int(info["low_level_steps"])
+            graph, _, _, _, told = env.step(action)
+            info = cast(StepInfo, told)
+            outcome, steps = info["outcome"], info["total_low_level_steps"]
             search.report(outcome)
             search.observe(graph)
         record = DecisionRecord(
@@ -120,6 +119,7 @@ def run_episode(
         decisions.append(record)
         if on_step is not None:
             on_step(situation, record, graph)
+    assert search.result is not None
     return EpisodeRecord(
         target=episode.target,
         seed=episode.seed,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smallplan_planner.resources import resource
-
 from smallplan_training.errors import UserError
 from smallplan_training.simulators.house.house import House, HouseError
 

@@ -57,6 +57,7 @@ def randomise(path: Path, seed: int) -> None:
         try:
             data = quantize(values, tensor.tensor_type)
         except NotImplementedError as error:
-            raise ValueError(f"{path}: tensor {tensor.name} is of type {tensor.tensor_type.name}; use F32 or Q8_0") from error
+            kind = tensor.tensor_type.name
+            raise ValueError(f"{path}: tensor {tensor.name} is of type {kind}; use F32, F16 or Q8_0") from error
         tensor.data[...] = np.asarray(data).view(tensor.data.dtype).reshape(tensor.data.shape)
     reader.data.flush()

@@ -1,0 +1,61 @@
+"""Policies by name: what `evaluate`, `probe-flip` and `bench` put side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from smallplan_planner.generation import SlmError
+from smallplan_planner.policies import GreedyPolicy, Policy, RandomPolicy, SlmPolicy
+from smallplan_training.errors import UserError
+
+POLICIES = ("slm", "expert", "greedy", "random", "untrained")
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """What a policy is made from. `model` is a GGUF file; None: no policy that needs one may be made."""
+
+    model: Path | None = None
+    grammar: bool = True
+    threads: int = 2
+    untrained_seed: int = 0
+
+
+def needs_model(name: str) -> bool:
+    """Whether this policy asks a language model."""
+    return name in ("slm", "untrained")
+
+
+def make_policy(name: str, options: PolicyOptions, seed: int = 0) -> Policy:
+    """A policy by its name; `seed` is the random policy's. Raises `UserError` for a name or model that is none."""
+    if name == "greedy":
+        return GreedyPolicy()
+    if name == "random":
+        return RandomPolicy(seed)
+    if name == "expert":
+        from smallplan_training.teachers.expert import ExpertPolicy
+
+        return ExpertPolicy()
+    if not needs_model(name):
+        raise UserError(f"there is no policy {name!r}; expected one of {', '.join(POLICIES)}")
+    if options.model is None:
+        raise UserError(f"policy {name!r} needs a model; give one with --model")
+    model = options.model
+    if not model.is_file():
+        raise UserError(f"there is no model file {model}; expected a GGUF file, give one with --model")
+    if name == "untrained":
+        from smallplan_training.untrained import untrained_copy
+
+        model = untrained_copy(model, options.untrained_seed)
+    return _slm_policy(model, options)
+
+
+def _slm_policy(model: Path, options: PolicyOptions) -> Policy:
+    from smallplan_planner.slm import Slm
+
+    try:
+        slm = Slm(model, n_threads=options.threads)
+    except SlmError as error:
+        raise UserError(str(error)) from error
+    return SlmPolicy(slm, use_grammar=options.grammar)
