@@ -18,7 +18,7 @@ import numpy as np
 
 from smallplan_planner.mapping.detections import Detection, DoorDetection
 from smallplan_planner.mapping.frontiers import FrontierCluster, FrontierTracker
-from smallplan_planner.mapping.occupancy import FREE, UNKNOWN, DistanceField, IntArray, OccupancyGrid, cells_within
+from smallplan_planner.mapping.occupancy import FREE, UNKNOWN, CellArray, DistanceField, OccupancyGrid
 from smallplan_planner.mapping.placement import ObjectPlacer
 from smallplan_planner.mapping.rooms import Opening, RoomSegmenter, Segmentation
 from smallplan_planner.mapping.voronoi import voronoi_graph
@@ -70,6 +70,7 @@ class SceneGraphBuilder:
         doors: Sequence[DoorDetection],  # everything discovered so far, in its latest state
         robot: Pose,
         stamp: float,  # s, time of the observation
+        scanned: bool = True,  # whether the robot has looked all around from this pose
     ) -> SceneGraph:
         """The scene graph of everything discovered so far; it passes `SceneGraph.validate`.
 
@@ -93,7 +94,7 @@ class SceneGraphBuilder:
         self._approach = {}
 
         self._placer.begin(grid, rooms, field, detections)
-        frontiers = self._frontiers.update(grid, rooms, field, self._placer.covered)
+        frontiers = self._frontiers.update(grid, rooms, field, self._placer.covered, robot_xy if scanned else None)
         graph = SceneGraph(
             stamp=stamp,
             frame_id=self.frame_id,
@@ -222,12 +223,12 @@ class SceneGraphBuilder:
             )
         return tuple(sorted(found, key=lambda door: _number(door.id)))
 
-    def _front_cells(self, opening: Opening) -> IntArray:
+    def _front_cells(self, opening: Opening) -> CellArray:
         """Flat indices of the cells right before and behind a door, in the rooms that it joins."""
         door, grid = opening.door, self.grid
         yaw = math.atan2(door.b[1] - door.a[1], door.b[0] - door.a[0])
         front = (door.length, 2 * DOOR_APPROACH, yaw)
-        cells = cells_within(grid.shape, grid.resolution, grid.origin, *door.center, 0.0, front)
+        cells = grid.cells_within(*door.center, 0.0, front)
         return cells[np.isin(self.segmentation.labels.ravel()[cells], opening.rooms)]
 
     def _frontier(self, frontier: FrontierCluster) -> Frontier:
@@ -245,8 +246,8 @@ def _object_order(detection: Detection, robot_xy: tuple[float, float]) -> tuple[
     """Nearest first, then by position; what stands at the very same place is told apart by how it looks."""
     x, y, z = detection.position
     away = math.hypot(x - robot_xy[0], y - robot_xy[1])
-    looks = (detection.size, detection.yaw, int(detection.state), detection.openable, detection.relation, detection.label)
-    return (away, x, y, z, *looks)
+    looks = (detection.size, detection.yaw, int(detection.state), detection.openable)
+    return (away, x, y, z, *looks, detection.relation, detection.label)
 
 
 def _door_order(door: DoorDetection, robot_xy: tuple[float, float]) -> tuple[object, ...]:

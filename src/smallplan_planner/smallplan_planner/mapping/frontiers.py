@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -18,15 +18,16 @@ from smallplan_planner.mapping.occupancy import (
     UNKNOWN,
     BoolArray,
     DistanceField,
+    IntArray,
     OccupancyGrid,
-    cells_within,
 )
-from smallplan_planner.mapping.rooms import Segmentation
+from smallplan_planner.mapping.rooms import Segmentation, resample
 
 MIN_LENGTH = 0.4  # m of edge; shorter ones are gaps between rays, not something to explore
 MIN_OPENING_LENGTH = 0.2  # m, in an opening, which may be seen at a sharp angle
 MIN_POCKET_AREA = 0.15  # m2 of hidden floor; a smaller shadow behind a leg or a corner is not worth a trip
 APPROACH = 0.8  # m around a frontier's middle in which a cell to stand on is looked for
+ARRIVED = 0.2  # m from a frontier's point at which the robot is there
 SAME_FRONTIER = 1.0  # m that a frontier's point may move between updates and still be the same one
 
 EIGHT = np.ones((3, 3), dtype=bool)
@@ -51,6 +52,8 @@ class FrontierTracker:
     def __init__(self) -> None:
         self._last_number = 0
         self._previous: tuple[FrontierCluster, ...] = ()
+        self._exhausted: BoolArray | None = None  # (H, W) edge cells that going there did not resolve
+        self._exhausted_grid: OccupancyGrid | None = None
 
     def update(
         self,
@@ -58,9 +61,26 @@ class FrontierTracker:
         rooms: Segmentation,
         field: DistanceField,
         covered: BoolArray | None = None,  # (H, W) cells under known furniture: not seen, yet nothing to explore
+        scanned_from: tuple[float, float] | None = None,  # where the robot has just looked all around
     ) -> tuple[FrontierCluster, ...]:
-        """The frontiers of this map, by number."""
-        candidates = _clusters(grid, rooms, field, covered)
+        """The frontiers of this map, by number.
+
+        A frontier that is still there after the robot has looked all around from its very point can't be
+        resolved by going there: its cells are ignored from then on.
+        """
+        edge = frontier_cells(grid, covered)
+        if self._exhausted is not None and self._exhausted_grid is not None:
+            self._exhausted = resample(self._exhausted, self._exhausted_grid, grid)
+            edge &= ~self._exhausted
+        candidates = []
+        for cluster, stretch in _clusters(grid, rooms, field, edge):
+            if scanned_from is not None and math.dist(cluster.position, scanned_from) <= ARRIVED:
+                if self._exhausted is None:
+                    self._exhausted = np.zeros(grid.shape, dtype=bool)
+                self._exhausted[stretch[:, 0], stretch[:, 1]] = True
+            else:
+                candidates.append(cluster)
+        self._exhausted_grid = grid
         numbers = self._match(candidates)
         found = []
         for index in sorted(range(len(candidates)), key=lambda i: (candidates[i].distance, candidates[i].position)):
@@ -68,12 +88,7 @@ class FrontierTracker:
             if number is None:
                 self._last_number += 1
                 number = self._last_number
-            cluster = candidates[index]
-            found.append(
-                FrontierCluster(
-                    number, cluster.room, cluster.cell, cluster.position, cluster.leads_out, cluster.length, cluster.distance
-                )
-            )
+            found.append(replace(candidates[index], number=number))
         self._previous = tuple(sorted(found, key=lambda frontier: frontier.number))
         return self._previous
 
@@ -102,16 +117,14 @@ def frontier_cells(grid: OccupancyGrid, covered: BoolArray | None = None) -> Boo
         return unknown
     large = np.bincount(pockets.ravel()) * grid.resolution**2 >= MIN_POCKET_AREA
     large[0] = False
-    # The edge of the array is the edge of what has been mapped only if something unknown lies along it.
     beside: BoolArray = ndimage.binary_dilation(large[pockets])
     return beside & (grid.data == FREE)
 
 
 def _clusters(
-    grid: OccupancyGrid, rooms: Segmentation, field: DistanceField, covered: BoolArray | None
-) -> list[FrontierCluster]:
-    """The frontiers of one map, without numbers yet (0)."""
-    edge = frontier_cells(grid, covered)
+    grid: OccupancyGrid, rooms: Segmentation, field: DistanceField, edge: BoolArray
+) -> list[tuple[FrontierCluster, IntArray]]:
+    """The frontiers along an edge (H, W), without numbers yet (0), each with its edge cells (N, 2)."""
     labels, count = ndimage.label(edge, structure=EIGHT)
     if count == 0:
         return []
@@ -132,24 +145,35 @@ def _clusters(
         cell = _standing_point(grid, rooms, field, stretch, room)
         if cell is not None:
             distance = float(field.distances[cell])
-            found.append(FrontierCluster(0, room, cell, grid.to_world(*cell), leads_out, length, distance))
+            found.append((FrontierCluster(0, room, cell, grid.to_world(*cell), leads_out, length, distance), stretch))
     return found
 
 
 def _standing_point(
-    grid: OccupancyGrid, rooms: Segmentation, field: DistanceField, stretch: np.ndarray, room: int
+    grid: OccupancyGrid, rooms: Segmentation, field: DistanceField, stretch: IntArray, room: int
 ) -> tuple[int, int] | None:
-    """The reachable cell of the room nearest to the middle of a stretch of edge cells (N, 2), None if none is near."""
+    """The reachable cell nearest to the middle of a stretch of edge cells (N, 2), None if it can't be gone to.
+
+    Where the stretch itself is too close to an obstacle to stand on, it is the nearest cell of the room from
+    which its middle is in sight.
+    """
     middle = stretch[int(np.argmin(((stretch - stretch.mean(axis=0)) ** 2).sum(axis=1)))]
-    # Cells of the stretch itself come first: from its middle outwards.
-    reachable = np.isfinite(field.distances[stretch[:, 0], stretch[:, 1]])
-    near = stretch[reachable]
+    near = stretch[np.isfinite(field.distances[stretch[:, 0], stretch[:, 1]])]
     if near.size == 0:
         x, y = grid.to_world(int(middle[0]), int(middle[1]))
-        flat = cells_within(grid.shape, grid.resolution, grid.origin, x, y, APPROACH)
+        flat = grid.cells_within(x, y, APPROACH)
         flat = flat[np.isfinite(field.distances.ravel()[flat]) & (rooms.labels.ravel()[flat] == room)]
-        if flat.size == 0:
+        near = np.stack(np.divmod(flat, grid.shape[1]), axis=1)
+        near = near[_in_sight(grid, near, middle)]
+        if near.size == 0:
             return None
-        near = np.stack(np.unravel_index(flat, grid.shape), axis=1)
     best = near[int(np.argmin(((near - middle) ** 2).sum(axis=1)))]
     return (int(best[0]), int(best[1]))
+
+
+def _in_sight(grid: OccupancyGrid, cells: IntArray, target: IntArray) -> BoolArray:
+    """(N,): whether the straight line from each cell (N, 2) to the target crosses known free cells alone."""
+    steps = np.linspace(0.0, 1.0, int(APPROACH / grid.resolution * 2) + 1)[:, None, None]
+    between = np.rint(cells + steps * (target - cells)).astype(np.int_)
+    seen: BoolArray = (grid.data[between[..., 0], between[..., 1]] == FREE).all(axis=0)
+    return seen

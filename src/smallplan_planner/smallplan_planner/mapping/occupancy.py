@@ -8,8 +8,8 @@ Arrays are (H, W): row = y, column = x. Lengths are metres.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ UNKNOWN, FREE, OCCUPIED = -1, 0, 100
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int_]
+CellArray = NDArray[np.intp]
+"""Flat indices (row * W + col) of cells."""
 
 
 @dataclass
@@ -58,7 +60,8 @@ class OccupancyGrid:
         """Points (N, 2) as (x, y) -> cells (N, 2) as (row, col); they may lie outside of the grid."""
         xy = np.asarray(points, dtype=float).reshape(-1, 2)
         cells = np.floor((xy - np.asarray(self.origin)) / self.resolution)
-        return cells[:, ::-1].astype(np.int_)
+        flipped: IntArray = cells[:, ::-1].astype(np.int_)
+        return flipped
 
     def to_worlds(self, cells: ArrayLike) -> FloatArray:
         """Cells (N, 2) as (row, col) -> their centres (N, 2) as (x, y)."""
@@ -66,6 +69,12 @@ class OccupancyGrid:
 
     def contains(self, row: int, col: int) -> bool:
         return 0 <= row < self.data.shape[0] and 0 <= col < self.data.shape[1]
+
+    def cells_within(
+        self, x: float, y: float, radius: float, footprint: tuple[float, float, float] | None = None
+    ) -> CellArray:
+        """Flat indices of the cells within `radius` m of a point or a footprint, see `cells_within`."""
+        return cells_within(self.shape, self.resolution, self.origin, x, y, radius, footprint)
 
     def clearance(self) -> FloatArray:
         """(H, W): metres from each cell's centre to that of the nearest occupied cell, inf if there is none."""
@@ -96,6 +105,7 @@ class DistanceField:
     ) -> None:
         self.resolution = resolution
         self.origin = origin
+        self._shape = (mask.shape[0], mask.shape[1])
         self.distances: FloatArray = np.full(mask.shape, np.inf)
         """(H, W) metres of path from the start to each cell, inf where unreachable."""
         self.start: tuple[int, int] | None = _nearest_cell(mask, _to_cell(*start_xy, resolution, origin))
@@ -137,9 +147,9 @@ class DistanceField:
         With a footprint (length, width, yaw) it is the distance to that rectangle, centred on the point,
         that counts. None when no such cell can be reached.
         """
-        return self.nearest_of(cells_within(self.distances.shape, self.resolution, self.origin, x, y, radius, footprint))
+        return self.nearest_of(cells_within(self._shape, self.resolution, self.origin, x, y, radius, footprint))
 
-    def nearest_of(self, flat_cells: IntArray) -> tuple[int, int] | None:
+    def nearest_of(self, flat_cells: CellArray) -> tuple[int, int] | None:
         """The reachable cell of least path distance among flat indices (row * W + col), None if there is none."""
         if flat_cells.size == 0:
             return None
@@ -154,16 +164,17 @@ class DistanceField:
         return (row - self._corner[0], col - self._corner[1])
 
 
+@lru_cache(maxsize=4096)  # the same furniture and doors are asked for at every update
 def cells_within(
-    shape: Sequence[int],
+    shape: tuple[int, int],
     resolution: float,
     origin: tuple[float, float],
     x: float,
     y: float,
     radius: float,
     footprint: tuple[float, float, float] | None = None,
-) -> IntArray:
-    """Flat indices (row * W + col, ascending) of the cells whose centre lies within `radius` m of a rectangle.
+) -> CellArray:
+    """Flat indices (row * W + col, ascending, read-only) of the cells whose centre is within `radius` m of a rectangle.
 
     The rectangle is (length, width, yaw) centred on (x, y), or the point itself without one. The part of it
     that lies outside of the grid is left out.
@@ -182,9 +193,8 @@ def cells_within(
     across = np.maximum(np.abs(cos * dy - sin * dx) - width / 2, 0.0)
     inside = along**2 + across**2 <= radius**2 + 1e-12  # the slack keeps cells on the border in
     found = np.nonzero(inside)
-    if found[0].size == 0:
-        return np.empty(0, dtype=np.int_)
-    flat: IntArray = rows[found[0]] * shape[1] + cols[found[1]]
+    flat: CellArray = (rows[found[0]] * shape[1] + cols[found[1]]).astype(np.intp)
+    flat.flags.writeable = False
     return flat
 
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from smallplan_planner.mapping.detections import Detection
@@ -23,7 +22,6 @@ from smallplan_planner.mapping.occupancy import (
     DistanceField,
     IntArray,
     OccupancyGrid,
-    cells_within,
 )
 from smallplan_planner.mapping.rooms import Segmentation
 
@@ -56,9 +54,6 @@ class ObjectPlacer:
 
     def __init__(self) -> None:
         self._anchors: dict[str, _Anchor] = {}
-        self._reach: dict[Detection, IntArray] = {}
-        self._footprints: dict[Detection, IntArray] = {}
-        self._geometry: tuple[object, ...] = ()
         self._by_key: dict[str, Detection] = {}
         self._parents: dict[str, str] = {}
 
@@ -66,10 +61,6 @@ class ObjectPlacer:
         self, grid: OccupancyGrid, rooms: Segmentation, field: DistanceField, detections: Sequence[Detection]
     ) -> None:
         """Take up a new map; `place` is about it until the next call."""
-        geometry = (grid.shape, grid.resolution, grid.origin)
-        if geometry != self._geometry:
-            self._geometry = geometry
-            self._reach, self._footprints = {}, {}
         self._grid, self._rooms, self._field = grid, rooms, field
         self._by_key = {detection.key: detection for detection in detections}
         self._parents = _parents(self._by_key)
@@ -78,7 +69,9 @@ class ObjectPlacer:
         """(H, W): cells under known furniture."""
         for detection in detections:
             if detection.size[0] * detection.size[1] >= MIN_FURNITURE_AREA:
-                self.covered.ravel()[self._footprint(detection)] = True
+                x, y, _ = detection.position
+                cells = grid.cells_within(x, y, grid.resolution / 2, detection.footprint)
+                self.covered.ravel()[cells] = True
 
     def place(self, detection: Detection) -> Placement:
         """The room of a detection of this map, its parent, and the cell to approach it."""
@@ -122,15 +115,13 @@ class ObjectPlacer:
         wall = (grid.data[window] == OCCUPIED) & ~self.covered[window]
         # A footprint may reach a little into the wall behind it: start from what is surely on this side.
         shrunk = [side - min(2 * OVERLAP, side / 2) for side in detection.size[:2]]
-        start = cells_within(
-            grid.shape, grid.resolution, grid.origin, x, y, 0.0, (shrunk[0], shrunk[1], detection.yaw)
-        )
+        start = grid.cells_within(x, y, 0.0, (shrunk[0], shrunk[1], detection.yaw))
         region = np.zeros(labels.shape, dtype=bool)
         region[own[0] - corner[0], own[1] - corner[1]] = True
         rows, cols = np.divmod(start, grid.shape[1])
         region[rows - corner[0], cols - corner[1]] = True
         size = 0
-        while (count := np.count_nonzero(region)) > size:
+        while (count := int(np.count_nonzero(region))) > size:
             size = count
             beside = np.argwhere(region & (labels > 0))
             if beside.size:
@@ -140,15 +131,15 @@ class ObjectPlacer:
         return None
 
     def _best_floor(self, cells: IntArray, middle: tuple[int, int]) -> tuple[int, int]:
-        """Of floor cells (N, 2) equally near to a footprint, one in the room that has most; about equal: that of the robot."""
+        """One of the floor cells (N, 2) equally near to a footprint: in the room that has most of them.
+
+        Of rooms with about as many it is the robot's, else the one that it is at soonest.
+        """
         numbers = self._rooms.labels[cells[:, 0], cells[:, 1]]
+        paths = self._field.distances[cells[:, 0], cells[:, 1]]
         votes = np.bincount(numbers)
-        rivals = np.flatnonzero(votes * 2 >= votes.max())
-        path = {int(n): float(self._field.distances[cells[numbers == n, 0], cells[numbers == n, 1]].min()) for n in rivals}
-        straight = {
-            int(n): min(math.dist(self._field.start or middle, cell) for cell in cells[numbers == n]) for n in rivals
-        }
-        chosen = min(path, key=lambda n: (n != self._rooms.robot_room, path[n], straight[n], n))
+        rivals = [int(number) for number in np.flatnonzero(votes * 2 >= votes.max())]
+        chosen = min(rivals, key=lambda n: (n != self._rooms.robot_room, float(paths[numbers == n].min()), n))
         mine = cells[numbers == chosen]
         best = mine[int(np.argmin(((mine - np.asarray(middle)) ** 2).sum(axis=1)))]
         return (int(best[0]), int(best[1]))
@@ -158,22 +149,9 @@ class ObjectPlacer:
 
         Cells of another room do not count: they are near through a wall.
         """
-        cells = self._reach.get(detection)
-        if cells is None:
-            x, y, _ = detection.position
-            shape, resolution, origin = self._grid.shape, self._grid.resolution, self._grid.origin
-            cells = cells_within(shape, resolution, origin, x, y, REACH, detection.footprint)
-            self._reach[detection] = cells
+        x, y, _ = detection.position
+        cells = self._grid.cells_within(x, y, REACH, detection.footprint)
         return self._field.nearest_of(cells[self._rooms.labels.ravel()[cells] == room])
-
-    def _footprint(self, detection: Detection) -> IntArray:
-        cells = self._footprints.get(detection)
-        if cells is None:
-            x, y, _ = detection.position
-            shape, resolution, origin = self._grid.shape, self._grid.resolution, self._grid.origin
-            cells = cells_within(shape, resolution, origin, x, y, resolution / 2, detection.footprint)
-            self._footprints[detection] = cells
-        return cells
 
     def _clamped(self, x: float, y: float) -> tuple[int, int]:
         """The cell of a point, or the nearest cell of the grid when it lies outside."""

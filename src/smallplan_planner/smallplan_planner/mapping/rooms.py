@@ -8,8 +8,11 @@ Labels are (H, W) arrays of room numbers, 0 = no room. Nothing here knows object
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +22,9 @@ from smallplan_planner.mapping.detections import DoorDetection
 from smallplan_planner.mapping.occupancy import (
     FREE,
     BoolArray,
+    CellArray,
     DistanceField,
-    IntArray,
     OccupancyGrid,
-    cells_within,
 )
 from smallplan_planner.scene_graph import OpenState
 
@@ -34,6 +36,7 @@ DOORWAY_DEPTH = 0.3  # m from an opening's segment that count as standing in it
 ROBOT_REACH = 0.5  # m around the robot in which a free cell is taken as the one that it stands on
 
 LabelArray = NDArray[np.int32]
+_Value = TypeVar("_Value", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -152,50 +155,69 @@ class RoomSegmenter:
         previous = self._previous_labels(grid)
         self._memory = core if previous is None else np.where(core > 0, core, previous)
         self._memory_grid = grid
-        return Segmentation(labels, nearest, leads_out & free, tuple(openings), robot_room, tuple(sorted(numbers.values())))
+        return Segmentation(
+            labels, nearest, leads_out & free, tuple(openings), robot_room, tuple(sorted(numbers.values()))
+        )
 
     def _previous_labels(self, grid: OccupancyGrid) -> LabelArray | None:
         """What is remembered, on the cells of `grid`, which may have grown or moved since."""
         if self._memory is None or self._memory_grid is None:
             return None
-        old = self._memory_grid
-        if old.shape != grid.shape or old.origin != grid.origin or old.resolution != grid.resolution:
-            self._memory = _resample(self._memory, old, grid)
-            self._memory_grid = grid
+        self._memory = resample(self._memory, self._memory_grid, grid)
+        self._memory_grid = grid
         return self._memory
 
 
-def segment_cells(grid: OccupancyGrid, door: DoorDetection, half_width: float, margin: float) -> IntArray:
+def segment_cells(grid: OccupancyGrid, door: DoorDetection, half_width: float, margin: float) -> CellArray:
     """Flat indices of the cells within `half_width` m of an opening's line, lengthened by `margin` m at each end."""
     (ax, ay), (bx, by) = door.a, door.b
-    rectangle = (door.length + 2 * margin, 2 * half_width, float(np.arctan2(by - ay, bx - ax)))
-    return cells_within(grid.shape, grid.resolution, grid.origin, *door.center, 0.0, rectangle)
+    rectangle = (door.length + 2 * margin, 2 * half_width, math.atan2(by - ay, bx - ax))
+    return grid.cells_within(*door.center, 0.0, rectangle)
 
 
 def _sides(grid: OccupancyGrid, door: DoorDetection, parts: LabelArray) -> tuple[list[int], list[int]]:
     """The parts of cut free space that begin on the left and on the right of an opening's segment.
 
-    Samples walk away from the middle stretch of the segment until they meet free space, so that what lies
+    Rays walk away from the middle stretch of the segment until they meet free space, so that what lies
     behind the jambs or behind a wall further on is not taken for a side.
     """
-    a, b = np.asarray(door.a), np.asarray(door.b)
-    length = max(door.length, 1e-6)
-    normal = np.array([a[1] - b[1], b[0] - a[0]]) / length
-    count = max(3, int(length / grid.resolution) + 1)
-    along = a + np.linspace(0.15, 0.85, count)[:, None] * (b - a)
-    steps = np.arange(0.5, SIDE_REACH / grid.resolution, 0.5) * grid.resolution
-    found: list[list[int]] = []
+    left, right = _side_rays(grid.shape, grid.resolution, grid.origin, door.a, door.b)
+    return (_first_parts(parts.ravel()[left]), _first_parts(parts.ravel()[right]))
+
+
+def _first_parts(rays: LabelArray) -> list[int]:
+    """What each ray (one a row) meets first, without repetition and without 0 = nothing."""
+    first = (rays > 0).argmax(axis=1)
+    hits = rays[np.arange(rays.shape[0]), first]
+    return [int(part) for part in np.unique(hits) if part]
+
+
+@lru_cache(maxsize=1024)  # doors stay where they are
+def _side_rays(
+    shape: tuple[int, int],
+    resolution: float,
+    origin: tuple[float, float],
+    a: tuple[float, float],
+    b: tuple[float, float],
+) -> tuple[CellArray, CellArray]:
+    """Flat indices of the cells along rays that leave a segment to its left and to its right, one ray a row.
+
+    Rays stop at the edge of the grid, where they repeat the last cell.
+    """
+    start, end = np.asarray(a), np.asarray(b)
+    length = max(math.dist(a, b), 1e-6)
+    normal = np.array([start[1] - end[1], end[0] - start[0]]) / length
+    count = max(3, int(length / resolution) + 1)
+    along = start + np.linspace(0.15, 0.85, count)[:, None] * (end - start)
+    steps = np.arange(0.5, SIDE_REACH / resolution, 0.5) * resolution
+    sides = []
     for sign in (1.0, -1.0):
         points = along[:, None, :] + sign * steps[None, :, None] * normal
-        cells = grid.to_cells(points.reshape(-1, 2))
-        inside = (cells >= 0).all(axis=1) & (cells < np.asarray(grid.shape)).all(axis=1)
-        values = np.zeros(len(cells), dtype=np.int32)
-        values[inside] = parts[cells[inside, 0], cells[inside, 1]]
-        rays = values.reshape(count, steps.size)
-        first = (rays > 0).argmax(axis=1)
-        hits = rays[np.arange(count), first]
-        found.append(sorted({int(part) for part in hits if part}))
-    return (found[0], found[1])
+        cells = np.floor((points - np.asarray(origin)) / resolution).astype(np.intp)
+        cols = np.clip(cells[..., 0], 0, shape[1] - 1)
+        rows = np.clip(cells[..., 1], 0, shape[0] - 1)
+        sides.append(rows * shape[1] + cols)
+    return (sides[0], sides[1])
 
 
 def _merge_across(sides: list[tuple[list[int], list[int]]], count: int) -> LabelArray:
@@ -236,11 +258,11 @@ def _standing_cell(free: BoolArray, grid: OccupancyGrid, robot_xy: tuple[float, 
     if not grid.contains(*cell):
         raise ValueError(
             f"the robot at ({robot_xy[0]:.2f}, {robot_xy[1]:.2f}) m is outside of the occupancy grid, which starts at "
-            f"{grid.origin} and measures {grid.shape[1]} x {grid.shape[0]} cells of {grid.resolution} m; check the frames"
+            f"{grid.origin} and has {grid.shape[1]} x {grid.shape[0]} cells of {grid.resolution} m; check the frames"
         )
     if free[cell]:
         return cell
-    near = cells_within(grid.shape, grid.resolution, grid.origin, *robot_xy, ROBOT_REACH)
+    near = grid.cells_within(*robot_xy, ROBOT_REACH)
     near = near[free.ravel()[near]]
     if near.size == 0:
         return cell
@@ -258,12 +280,13 @@ def _nearest_label(labels: LabelArray, cell: tuple[int, int]) -> int:
     return int(labels[rows[best], cols[best]])
 
 
-def _resample(labels: LabelArray, old: OccupancyGrid, new: OccupancyGrid) -> LabelArray:
-    """Labels on the cells of another grid, 0 where the old one did not reach."""
+def resample(values: NDArray[_Value], old: OccupancyGrid, new: OccupancyGrid) -> NDArray[_Value]:
+    """Values (H, W) on the cells of another grid, 0 where the old one did not reach; as they are if nothing moved."""
+    if old.shape == new.shape and old.origin == new.origin and old.resolution == new.resolution:
+        return values
     rows = np.floor(((np.arange(new.shape[0]) + 0.5) * new.resolution + new.origin[1] - old.origin[1]) / old.resolution)
     cols = np.floor(((np.arange(new.shape[1]) + 0.5) * new.resolution + new.origin[0] - old.origin[0]) / old.resolution)
-    rows, cols = rows.astype(np.int_), cols.astype(np.int_)
     row_in, col_in = (rows >= 0) & (rows < old.shape[0]), (cols >= 0) & (cols < old.shape[1])
-    moved = np.zeros(new.shape, dtype=np.int32)
-    moved[np.ix_(row_in, col_in)] = labels[np.ix_(rows[row_in], cols[col_in])]
+    moved = np.zeros(new.shape, dtype=values.dtype)
+    moved[np.ix_(row_in, col_in)] = values[np.ix_(rows[row_in].astype(int), cols[col_in].astype(int))]
     return moved
