@@ -8,6 +8,7 @@ world frame: metres from where the robot started, axes along those of the house.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,8 +31,23 @@ STEP_LENGTH = 0.1
 STEP_TURN = 0.35
 FULL_TURN_STEPS = math.ceil(sensing.FULL_TURN / STEP_TURN)
 OPEN_STEPS = 30
+SPEED = 0.5
+"""m/s"""
+TURN_SPEED = 1.0
+"""rad/s"""
+OPEN_SECONDS = 6.0
 CLEAR_OF_DOOR = 0.4
 """m from a door at which its leaf can swing past the robot."""
+
+
+Pacer = Callable[[float, float], float]
+"""Called for each piece of motion with the seconds that it takes and the metres that remain after it; returns the
+part of it that was done, from 0 to 1. Less than 1 stops the robot there, and the action ends as CANCELED."""
+
+
+def at_once(seconds: float, remaining: float) -> float:
+    """The pacer of training: motion takes no time."""
+    return 1.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,7 @@ class SimulatedRobot:
 
     Args:
         failure_rate: how often an action fails for no fault of its own, at once or on half the way.
+        pace: lets time pass while the robot moves, and can stop it; motion takes no time by default.
         seed: of the failures alone; everything else is deterministic.
     Raises: ValueError: the robot doesn't fit where it is to start.
     """
@@ -59,6 +76,7 @@ class SimulatedRobot:
         seed: int = 0,
         failure_rate: float = 0.0,
         raster: HouseRaster | None = None,
+        pace: Pacer = at_once,
     ) -> None:
         if not 0.0 <= failure_rate <= 1.0:
             raise ValueError(f"failure_rate is {failure_rate}; expected 0 to 1")
@@ -71,6 +89,7 @@ class SimulatedRobot:
         self.pose = Pose(0.0, 0.0, start.yaw)
         self._failures = np.random.default_rng(seed)
         self._failure_rate = failure_rate
+        self._pace = pace
         self.distance = 0.0
         """m travelled so far."""
         self.low_level_steps = 0
@@ -100,12 +119,16 @@ class SimulatedRobot:
         if halfway:
             path = path[: max(1, len(path) // 2)]
         motion = self._drive(path, self._facing(key))
+        if motion.outcome.code is OutcomeCode.CANCELED:
+            return self._finish(motion)
         if halfway:
             return self._finish(_ended(motion, OutcomeCode.BLOCKED, "something was in the way"))
         if action.kind is ActionKind.EXPLORE:
             return self._finish(self._looked_for_more(motion))
         if action.kind is ActionKind.NAVIGATE:
             return self._finish(motion)
+        if self._pace(OPEN_SECONDS, 0.0) < 1.0:
+            return self._finish(_ended(motion, OutcomeCode.CANCELED, "stopped before it was opened or closed"))
         return self._finish(self._move_leaf(key, motion, opening=action.kind is ActionKind.GO_TO_AND_OPEN))
 
     def _draw_failure(self) -> tuple[bool, bool]:
@@ -120,24 +143,42 @@ class SimulatedRobot:
         points = np.vstack([[self.pose.x, self.pose.y], path])
         lengths = np.hypot(*np.diff(points, axis=0).T)
         travelled = np.concatenate([[0.0], np.cumsum(lengths)])
-        total, steps = float(travelled[-1]), 0
+        total, steps, here = float(travelled[-1]), 0, 0
         stops = np.searchsorted(travelled, np.arange(LOOK_EVERY, total, LOOK_EVERY))
         for stop in [*stops, len(points) - 1]:
             x, y = (float(value) for value in points[stop])
             if math.hypot(x - self.pose.x, y - self.pose.y) < 1e-6:
                 continue
+            yaw = self.pose.yaw
             steps += self._turn(math.atan2(y - self.pose.y, x - self.pose.x))
-            self.pose = Pose(x, y, self.pose.yaw)
+            length = float(travelled[stop] - travelled[here])
+            seconds = _turn_angle(yaw, self.pose.yaw) / TURN_SPEED + length / SPEED
+            done = self._pace(seconds, total - float(travelled[stop]))
+            if done < 1.0:
+                reached = float(travelled[here]) + done * length
+                return self._stopped(points[: int(np.searchsorted(travelled, reached, "right"))], steps)
+            self.pose, here = Pose(x, y, self.pose.yaw), int(stop)
             self._look(sensing.FIELD_OF_VIEW)
         steps += math.ceil(total / STEP_LENGTH - 1e-9)
         if facing is not None:
             steps += self._turn(math.atan2(facing[1] - self.pose.y, facing[0] - self.pose.x))
+        if self._pace(sensing.FULL_TURN / TURN_SPEED, 0.0) < 1.0:
+            return self._stopped(points, steps)
         self._look(sensing.FULL_TURN)
         return Motion(Outcome(True, distance=total), points, steps + FULL_TURN_STEPS)
 
+    def _stopped(self, points: NDArray[np.float64], steps: int) -> Motion:
+        """Stand at the end of the points that were driven, before the action was done."""
+        x, y = (float(value) for value in points[-1])
+        self.pose = Pose(x, y, self.pose.yaw)
+        self._look(sensing.FIELD_OF_VIEW)
+        distance = float(np.hypot(*np.diff(points, axis=0).T).sum())
+        outcome = Outcome(False, OutcomeCode.CANCELED, "stopped on the way", distance)
+        return Motion(outcome, points, steps + math.ceil(distance / STEP_LENGTH - 1e-9))
+
     def _turn(self, yaw: float) -> int:
         """Turn to this heading; returns the low-level steps."""
-        difference = abs(math.remainder(yaw - self.pose.yaw, 2 * math.pi))
+        difference = _turn_angle(self.pose.yaw, yaw)
         self.pose = Pose(self.pose.x, self.pose.y, yaw)
         return math.ceil(difference / STEP_TURN - 1e-9)
 
@@ -227,6 +268,11 @@ class SimulatedRobot:
         self.distance += motion.outcome.distance
         self.low_level_steps += motion.low_level_steps
         return motion
+
+
+def _turn_angle(before: float, after: float) -> float:
+    """rad between two headings, 0 to pi."""
+    return abs(math.remainder(after - before, 2 * math.pi))
 
 
 def _ended(motion: Motion, code: OutcomeCode, message: str) -> Motion:
