@@ -19,7 +19,7 @@ from smallplan_planner.priors import Priors, load_priors
 from smallplan_planner.scene_graph import Pose
 
 from smallplan_training.simulators.house import sensing
-from smallplan_training.simulators.house.house import House, HouseObject
+from smallplan_training.simulators.house.house import Furniture, House
 from smallplan_training.simulators.house.perception import SightLines
 from smallplan_training.simulators.house.placement import ObjectPlacer
 from smallplan_training.simulators.house.raster import NO_OWNER, RESOLUTION, SOLID, HouseRaster, rasterise
@@ -94,13 +94,16 @@ class _TrueView:
     def __init__(self, house: House, raster: HouseRaster) -> None:
         self._house, self._raster = house, raster
         self._lines = SightLines.of(house, raster)
-        self._label_of_thing = [house.label_of(item.category) for item in (*house.furniture, *house.objects)]
+        self._items = (*house.furniture, *house.objects)
         self._things_of: dict[str, list[int]] = {}
-        for thing in range(len(house.furniture), len(self._label_of_thing)):
-            self._things_of.setdefault(self._label_of_thing[thing], []).append(thing)
+        for thing, item in enumerate(self._items):
+            self._things_of.setdefault(house.label_of(item.category), []).append(thing)
+        self._targets = sorted({house.label_of(item.category) for item in house.objects})
+        self._instances_of: dict[str, list[int]] = {}
         self._free_cells = [
             np.flatnonzero(raster.robot_fits & (raster.room == index)) for index in range(len(house.rooms))
         ]
+        self._room_index = {room.id: index for index, room in enumerate(house.rooms)}
         self._poses_of: dict[int, NDArray[np.int64]] = {}
 
     def draw_start(self, rng: np.random.Generator) -> tuple[int, int]:
@@ -112,11 +115,13 @@ class _TrueView:
         return row, column
 
     def draw_target(self, rng: np.random.Generator, start: tuple[int, int]) -> str | None:
-        """A label, uniform over those of which no instance is in the start room."""
+        """A label of objects, uniform over those of which no instance is in the start room."""
         here = int(self._raster.room[start])
-        rooms = {label: {self._room_of(thing) for thing in things} for label, things in self._things_of.items()}
-        pool = sorted(label for label, where in rooms.items() if here not in where)
-        return pool[int(rng.integers(len(pool)))] if pool else None
+        for index in rng.permutation(len(self._targets)):
+            target = self._targets[int(index)]
+            if all(self._room_of(thing) != here for thing in self._instances(target)):
+                return target
+        return None
 
     def shortest_path(self, start: tuple[int, int], target: str) -> float | None:
         """`length`, None as well when the first full turn already shows the target or the path has no length."""
@@ -126,7 +131,7 @@ class _TrueView:
         return length if length is not None and length > 0 else None
 
     def length(self, start: tuple[int, int], target: str) -> float | None:
-        poses = [self._poses(thing) for thing in self._matching(target)]
+        poses = [self._poses(thing) for thing in self._instances(target)]
         if not poses:
             return None
         raster = self._raster
@@ -136,16 +141,18 @@ class _TrueView:
         length = float(field.distances.ravel()[cells].min(initial=math.inf))
         return length if math.isfinite(length) else None
 
-    def _matching(self, target: str) -> list[int]:
-        first = len(self._house.furniture)
-        return [
-            thing for thing, label in enumerate(self._label_of_thing) if thing >= first and matches_target(label, target)
-        ]
+    def _instances(self, target: str) -> list[int]:
+        """Everything, furniture too, that counts as the target."""
+        if target not in self._instances_of:
+            self._instances_of[target] = [
+                thing for label, things in self._things_of.items() if matches_target(label, target) for thing in things
+            ]
+        return self._instances_of[target]
 
     def _in_sight(self, start: tuple[int, int], target: str) -> bool:
         """Whether a full turn at the start, with the doors as they are, shows an instance."""
-        wanted = np.zeros(len(self._label_of_thing), dtype=bool)
-        wanted[[i for i, label in enumerate(self._label_of_thing) if matches_target(label, target)]] = True
+        wanted = np.zeros(len(self._items), dtype=bool)
+        wanted[self._instances(target)] = True
         wanted &= self._lines.container < 0
         origin = (start[1] + 0.5, start[0] + 0.5)
         seen = self._lines.seen_from(
@@ -167,11 +174,14 @@ class _TrueView:
         return self._with_clear_line(cells, self._nearest_points(cells, furniture), SOLID - 0.01, furniture)
 
     def _poses_to_see(self, thing: int) -> NDArray[np.int64]:
-        at = int(np.flatnonzero(self._lines.thing == thing)[0])
-        item = self._object(thing)
-        cells = self._cells_around(item.position[:2], float(self._lines.reach[at]), None)
-        targets = np.broadcast_to(self._lines.points[at], (len(cells), 2))
-        return self._with_clear_line(cells, targets, float(self._lines.top[at]), int(self._lines.excused[at]))
+        found = []
+        for at in np.flatnonzero(self._lines.thing == thing):
+            point = self._lines.points[at]
+            x, y = self._raster.corner[0] + point[0] * RESOLUTION, self._raster.corner[1] + point[1] * RESOLUTION
+            cells = self._cells_around((float(x), float(y)), float(self._lines.reach[at]), None)
+            targets = np.broadcast_to(point, (len(cells), 2))
+            found.append(self._with_clear_line(cells, targets, float(self._lines.top[at]), int(self._lines.excused[at])))
+        return np.unique(np.concatenate(found))
 
     def _cells_around(
         self, centre: tuple[float, float], radius: float, footprint: tuple[float, float, float] | None
@@ -206,15 +216,13 @@ class _TrueView:
         px, py = piece.position[0] + c * u - s * v, piece.position[1] + s * u + c * v
         return np.column_stack([(px - raster.corner[0]) / RESOLUTION, (py - raster.corner[1]) / RESOLUTION])
 
-    def _object(self, thing: int) -> HouseObject:
-        return self._house.objects[thing - len(self._house.furniture)]
-
     def _room_of(self, thing: int) -> int:
-        """Index of the room that an object is in, by its parent or its position; -1 outside."""
-        item = self._object(thing)
+        """Index of the room that a thing is in, its own or that of its parent, else by its position; -1 outside."""
+        item = self._items[thing]
+        if isinstance(item, Furniture):
+            return self._room_index[item.room]
         if item.parent:
-            room = self._house.furniture_by_id[item.parent].room
-            return next(index for index, other in enumerate(self._house.rooms) if other.id == room)
+            return self._room_index[self._house.furniture_by_id[item.parent].room]
         row, column = self._raster.cell(item.position[0], item.position[1])
         height, width = self._raster.room.shape
         return int(self._raster.room[row, column]) if 0 <= row < height and 0 <= column < width else NO_OWNER

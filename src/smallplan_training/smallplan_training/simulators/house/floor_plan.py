@@ -41,8 +41,10 @@ SIZE_ORDER = (
 BASIC_TYPES = ("kitchen", "living room", "bedroom", "bathroom")
 EXTRA_TYPES = {
     "bedroom": 3.0, "bathroom": 1.5, "office": 1.5, "dining room": 1.5, "laundry room": 1.0, "storage room": 0.7, "garage": 0.6,
-    "pantry": 0.5, "playroom": 0.5, "living room": 0.3,
+    "pantry": 0.5, "playroom": 0.5,
 }
+MOST = {"bedroom": 4, "bathroom": 2}
+"""Rooms of a type in one house; of other types there is one."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,9 @@ def _deal_types(
         wanted = ["kitchen", *(wanted[1:][int(i)] for i in rng.permutation(len(wanted) - 1))][:count]
     extras = {name: weight for name, weight in EXTRA_TYPES.items() if name in room_types}
     while len(wanted) < count:
-        names = list(extras)
+        names = [name for name in extras if wanted.count(name) < MOST.get(name, 1)]
+        if not names:
+            raise PlanFailed
         weights = np.array([extras[name] / (1 + wanted.count(name)) ** 2 for name in names])
         wanted.append(str(rng.choice(names, p=weights / weights.sum())))
     rank = {name: SIZE_ORDER.index(name) + rng.normal(0, 0.7) for name in set(wanted)}
