@@ -22,7 +22,7 @@ MIN_SIDE = 8
 CORNER_SIDE = (6, 9)
 CORRIDOR_WIDTH = (4, 6)
 
-AREA_PER_ROOM = (12.0, 19.0)
+AREA_PER_ROOM = (13.0, 20.0)
 """m²; the whole house stays within `AREA`."""
 AREA = (40.0, 200.0)
 P_CORRIDOR = 0.6

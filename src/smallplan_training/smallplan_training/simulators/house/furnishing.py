@@ -33,8 +33,10 @@ FREE_STANDING = (
 )
 AISLE = 0.6
 """m around free-standing pieces."""
-ROOM_FOR_ONE = 1.1
+ROOM_FOR_ONE = 0.8
 """m² of floor that a room of its size is expected to hold for each piece; small rooms get fewer pieces."""
+SPARE_CONTAINERS = 0.25
+"""Further pieces that open for each m² of floor, as far as they fit: a house has more cupboards than it needs."""
 
 
 @dataclass
@@ -72,8 +74,10 @@ def _wish_list(rng: np.random.Generator, priors: Priors, room_type: str, area: f
         must += [name] * low
         may += [name] * int(rng.integers(low, high + 1) - low)
     may = [may[int(i)] for i in rng.permutation(len(may))]
+    openable = [name for name in must + may if priors.furniture[name].openable]
+    spare = [openable[int(i)] for i in rng.integers(len(openable), size=round(area * SPARE_CONTAINERS))] if openable else []
     space_for = max(len(must), round(area / ROOM_FOR_ONE))
-    chosen = (must + may)[:space_for]
+    chosen = (must + may + spare)[:space_for]
 
     def floor_area(name: str) -> float:
         return priors.furniture[name].size[0] * priors.furniture[name].size[1]
