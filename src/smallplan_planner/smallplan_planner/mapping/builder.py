@@ -18,7 +18,7 @@ import numpy as np
 
 from smallplan_planner.mapping.detections import Detection, DoorDetection
 from smallplan_planner.mapping.frontiers import FrontierCluster, FrontierTracker
-from smallplan_planner.mapping.occupancy import FREE, UNKNOWN, CellArray, DistanceField, OccupancyGrid
+from smallplan_planner.mapping.occupancy import UNKNOWN, CellArray, DistanceField, OccupancyGrid
 from smallplan_planner.mapping.placement import ObjectPlacer
 from smallplan_planner.mapping.rooms import Opening, RoomSegmenter, Segmentation
 from smallplan_planner.mapping.voronoi import voronoi_graph
@@ -86,9 +86,7 @@ class SceneGraphBuilder:
         detections = sorted(detections, key=lambda d: _object_order(d, robot_xy))
         doors = sorted(doors, key=lambda d: _door_order(d, robot_xy))
 
-        clearance = grid.clearance()
-        traversable = (grid.data == FREE) & (clearance >= self.robot_radius)
-        field = DistanceField(traversable, grid.resolution, grid.origin, robot_xy)
+        field = DistanceField(grid.traversable(self.robot_radius), grid.resolution, grid.origin, robot_xy)
         rooms = self._segmenter.update(grid, doors, robot_xy, field)
         self._field, self._grid, self._rooms, self._voronoi = field, grid, rooms, None
         self._approach = {}
@@ -100,7 +98,7 @@ class SceneGraphBuilder:
             frame_id=self.frame_id,
             robot_pose=robot,
             robot_room=_room_id(rooms.robot_room),
-            rooms=tuple(self._room(number) for number in rooms.numbers),
+            rooms=self._room_nodes(),
             objects=self._objects(detections),
             doors=self._doors(rooms.openings),
             frontiers=tuple(self._frontier(frontier) for frontier in frontiers),
@@ -169,15 +167,16 @@ class SceneGraphBuilder:
             self.key_of[self.id_of[key]] = key
         return self.id_of[key]
 
-    def _room(self, number: int) -> Room:
+    def _room_nodes(self) -> tuple[Room, ...]:
         rooms, grid = self.segmentation, self.grid
-        cells = np.argwhere((rooms.labels == number) & ~rooms.leads_out)
-        if cells.size == 0:
-            cells = np.argwhere(rooms.labels == number)
-        middle = cells[int(np.argmin(((cells - cells.mean(axis=0)) ** 2).sum(axis=1)))]
-        x, y = grid.to_world(int(middle[0]), int(middle[1]))
-        distance = 0.0 if number == rooms.robot_room else float(self.field.distances[cells[:, 0], cells[:, 1]].min())
-        return Room(_room_id(number), "", (x, y, 0.0), distance if math.isfinite(distance) else UNKNOWN_DISTANCE)
+        found = []
+        for number, cells in zip(rooms.numbers, rooms.cells()):
+            rows, cols = np.divmod(cells, grid.shape[1])
+            middle = int(np.argmin((rows - rows.mean()) ** 2 + (cols - cols.mean()) ** 2))
+            distance = 0.0 if number == rooms.robot_room else float(self.field.distances.ravel()[cells].min())
+            center = (*grid.to_world(int(rows[middle]), int(cols[middle])), 0.0)
+            found.append(Room(_room_id(number), "", center, distance if math.isfinite(distance) else UNKNOWN_DISTANCE))
+        return tuple(found)
 
     def _objects(self, detections: Sequence[Detection]) -> tuple[SceneObject, ...]:
         for detection in detections:

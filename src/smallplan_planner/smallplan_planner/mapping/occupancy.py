@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 from skimage.graph import MCP_Geometric
 
 UNKNOWN, FREE, OCCUPIED = -1, 0, 100
@@ -76,17 +75,20 @@ class OccupancyGrid:
         """Flat indices of the cells within `radius` m of a point or a footprint, see `cells_within`."""
         return cells_within(self.shape, self.resolution, self.origin, x, y, radius, footprint)
 
-    def clearance(self) -> FloatArray:
-        """(H, W): metres from each cell's centre to that of the nearest occupied cell, inf if there is none."""
-        blocked = self.data == OCCUPIED
-        if not blocked.any():
-            return np.full(self.data.shape, np.inf)
-        distances: FloatArray = ndimage.distance_transform_edt(~blocked, sampling=self.resolution)
-        return distances
-
     def traversable(self, robot_radius: float) -> BoolArray:
-        """(H, W): known free cells at least `robot_radius` metres away from the nearest occupied cell."""
-        return (self.data == FREE) & (self.clearance() >= robot_radius)
+        """(H, W): known free cells whose centre is at least `robot_radius` metres from that of any occupied cell."""
+        occupied = self.data == OCCUPIED
+        blocked = occupied.copy()
+        height, width = self.shape
+        reach = min(math.ceil(robot_radius / self.resolution), max(height, width))
+        for dr in range(-reach, reach + 1):
+            for dc in range(-reach, reach + 1):
+                if math.hypot(dr, dc) * self.resolution < robot_radius - 1e-9 and abs(dr) < height and abs(dc) < width:
+                    # The few shifts of a disc are much cheaper than a distance transform of the whole grid.
+                    blocked[max(dr, 0) : height + min(dr, 0), max(dc, 0) : width + min(dc, 0)] |= occupied[
+                        max(-dr, 0) : height + min(-dr, 0), max(-dc, 0) : width + min(-dc, 0)
+                    ]
+        return (self.data == FREE) & ~blocked
 
 
 class DistanceField:

@@ -63,6 +63,18 @@ class Segmentation:
     robot_room: int  # number of the room that the robot is in
     numbers: tuple[int, ...]  # of the rooms, ascending, which is the order of first sight
 
+    def cells(self) -> list[CellArray]:
+        """Flat indices of the cells of each room, in the order of `numbers`, without its openings to no room yet."""
+        labels = self.labels.ravel()
+        core = np.where(self.leads_out.ravel(), 0, labels)
+        counts = np.bincount(core, minlength=self.numbers[-1] + 1)
+        for number in self.numbers:
+            if not counts[number]:  # all that is known of it lies in an opening
+                core = np.where(labels == number, labels, core)
+        flat = np.flatnonzero(core)
+        order = np.argsort(core[flat], kind="stable")
+        return np.split(flat[order], np.searchsorted(core[flat], self.numbers, sorter=order)[1:])
+
 
 class RoomSegmenter:
     """Segments one map after the other; its state is the previous segmentation and the last number given."""
