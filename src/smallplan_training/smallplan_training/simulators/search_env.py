@@ -13,6 +13,7 @@ import gymnasium
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
+
 from smallplan_planner.actions import DONE, Action, ActionRules, Outcome, valid_actions
 from smallplan_planner.scene_graph import Room, SceneGraph, SceneGraphError
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from smallplan_planner.actions import Action, ActionKind, ActionRules, Outcome, OutcomeCode, refusal
 from smallplan_planner.mapping.builder import SceneGraphBuilder
 from smallplan_planner.names import matches_target
 from smallplan_planner.priors import Priors
 from smallplan_planner.scene_graph import SceneGraph
-
 from smallplan_training.simulators.house.episodes import Episode, draw_episode, shortest_path
 from smallplan_training.simulators.house.generator import generate_house
 from smallplan_training.simulators.house.house import House
@@ -31,6 +31,7 @@ from smallplan_training.simulators.search_env import (
 SECONDS_PER_STEP = 0.2
 """s of simulated time for one low-level step: 0.5 m/s."""
 KEPT_HOUSES = 16
+DEFAULT_RULES = ActionRules()
 
 
 class HouseSearchEnv(SearchEnv):
@@ -53,7 +54,7 @@ class HouseSearchEnv(SearchEnv):
         max_steps: int = 50,
         failure_rate: float = 0.0,
         voronoi: bool = False,
-        rules: ActionRules = ActionRules(),
+        rules: ActionRules = DEFAULT_RULES,
         reward: Reward = sparse_reward,
         matches: Callable[[str, str], bool] = matches_target,
         priors: Priors | None = None,
@@ -90,7 +91,9 @@ class HouseSearchEnv(SearchEnv):
         self.episode  # noqa: B018
         return self._builder
 
-    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[SceneGraph, dict[str, Any]]:  # type: ignore[override]
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[SceneGraph, dict[str, Any]]:  # type: ignore[override]
         """Start an episode with a full turn.
 
         Args:
@@ -197,7 +200,9 @@ def _refused(reason: str) -> Motion:
 
 def _nodes(graph: SceneGraph, besides: SceneGraph) -> tuple[str, ...]:
     known = {*besides.room_by_id, *besides.object_by_id, *besides.door_by_id}
-    return tuple(item.id for items in (graph.rooms, graph.objects, graph.doors) for item in items if item.id not in known)  # type: ignore[attr-defined]
+    return tuple(
+        item.id for items in (graph.rooms, graph.objects, graph.doors) for item in items if item.id not in known
+    )  # type: ignore[attr-defined]
 
 
 def _sentence(outcome: Outcome, found: int) -> str:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from smallplan_planner.mapping.occupancy import DistanceField, cells_within
 from smallplan_planner.names import matches_target
 from smallplan_planner.priors import Priors, load_priors
 from smallplan_planner.scene_graph import Pose
-
 from smallplan_training.simulators.house import sensing
-from smallplan_training.simulators.house.house import Furniture, House
+from smallplan_training.simulators.house.house import Furniture, House, HouseObject
 from smallplan_training.simulators.house.perception import SightLines
 from smallplan_training.simulators.house.placement import ObjectPlacer
 from smallplan_training.simulators.house.raster import NO_OWNER, RESOLUTION, SOLID, HouseRaster, rasterise
@@ -70,7 +70,9 @@ def draw_episode(
             x, y = raster.centre(*start)
             return Episode(house, Pose(x, y, float(rng.uniform(-math.pi, math.pi))), wanted, length, seed, raster)
     what = f"{target!r} can't be a target" if target is not None else "nothing can be a target"
-    raise NoEpisode(f"{house.name}: {what}: in {MAX_DRAWS} draws there was none out of sight of the start and reachable")
+    raise NoEpisode(
+        f"{house.name}: {what}: in {MAX_DRAWS} draws there was none out of sight of the start and reachable"
+    )
 
 
 def shortest_path(house: House, start: Pose, target: str, raster: HouseRaster | None = None) -> float | None:
@@ -94,7 +96,7 @@ class _TrueView:
     def __init__(self, house: House, raster: HouseRaster) -> None:
         self._house, self._raster = house, raster
         self._lines = SightLines.of(house, raster)
-        self._items = (*house.furniture, *house.objects)
+        self._items: tuple[Furniture | HouseObject, ...] = (*house.furniture, *house.objects)
         self._things_of: dict[str, list[int]] = {}
         for thing, item in enumerate(self._items):
             self._things_of.setdefault(house.label_of(item.category), []).append(thing)
@@ -155,9 +157,7 @@ class _TrueView:
         wanted[self._instances(target)] = True
         wanted &= self._lines.container < 0
         origin = (start[1] + 0.5, start[0] + 0.5)
-        seen = self._lines.seen_from(
-            origin, 0.0, sensing.FULL_TURN, self._raster.height, self._raster.owner, wanted
-        )
+        seen = self._lines.seen_from(origin, 0.0, sensing.FULL_TURN, self._raster.height, self._raster.owner, wanted)
         return len(seen) > 0
 
     def _poses(self, thing: int) -> NDArray[np.int64]:
@@ -180,7 +180,9 @@ class _TrueView:
             x, y = self._raster.corner[0] + point[0] * RESOLUTION, self._raster.corner[1] + point[1] * RESOLUTION
             cells = self._cells_around((float(x), float(y)), float(self._lines.reach[at]), None)
             targets = np.broadcast_to(point, (len(cells), 2))
-            found.append(self._with_clear_line(cells, targets, float(self._lines.top[at]), int(self._lines.excused[at])))
+            found.append(
+                self._with_clear_line(cells, targets, float(self._lines.top[at]), int(self._lines.excused[at]))
+            )
         return np.unique(np.concatenate(found))
 
     def _cells_around(

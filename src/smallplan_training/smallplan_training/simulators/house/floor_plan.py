@@ -32,16 +32,38 @@ P_PASSAGE = 0.35
 """For rooms that people join without a door (`OPEN_PAIRS`), else `P_PASSAGE_ELSEWHERE`."""
 P_PASSAGE_ELSEWHERE = 0.06
 P_EXTRA_DOOR = 0.15
-OPEN_PAIRS = ({"kitchen", "dining room"}, {"living room", "dining room"}, {"living room", "hallway"}, {"kitchen", "living room"})
+OPEN_PAIRS = (
+    {"kitchen", "dining room"},
+    {"living room", "dining room"},
+    {"living room", "hallway"},
+    {"kitchen", "living room"},
+)
 
 SIZE_ORDER = (
-    "garage", "living room", "kitchen", "bedroom", "dining room", "playroom", "office", "laundry room", "bathroom", "storage room", "pantry",
+    "garage",
+    "living room",
+    "kitchen",
+    "bedroom",
+    "dining room",
+    "playroom",
+    "office",
+    "laundry room",
+    "bathroom",
+    "storage room",
+    "pantry",
 )
 """Large rooms first: types are dealt out to rooms by size."""
 BASIC_TYPES = ("kitchen", "living room", "bedroom", "bathroom")
 EXTRA_TYPES = {
-    "bedroom": 3.0, "bathroom": 1.5, "office": 1.5, "dining room": 1.5, "laundry room": 1.0, "storage room": 0.7, "garage": 0.6,
-    "pantry": 0.5, "playroom": 0.5,
+    "bedroom": 3.0,
+    "bathroom": 1.5,
+    "office": 1.5,
+    "dining room": 1.5,
+    "laundry room": 1.0,
+    "storage room": 0.7,
+    "garage": 0.6,
+    "pantry": 0.5,
+    "playroom": 0.5,
 }
 MOST = {"bedroom": 4, "bathroom": 2}
 """Rooms of a type in one house; of other types there is one."""
@@ -76,9 +98,7 @@ def draw_floor_plan(rng: np.random.Generator, n_rooms: int, room_types: Sequence
     if not AREA[0] <= cells.size * UNIT**2 <= AREA[1]:
         raise PlanFailed
     types = _deal_types(rng, cells, n_rooms, corridor, room_types)
-    rooms = tuple(
-        HouseRoom(f"room-{index + 1}", types[index], _outline(cells == index)) for index in range(n_rooms)
-    )
+    rooms = tuple(HouseRoom(f"room-{index + 1}", types[index], _outline(cells == index)) for index in range(n_rooms))
     return FloorPlan(rooms, _walls(cells), _doors(rng, cells, types))
 
 
@@ -147,7 +167,8 @@ def _cut_corner(rng: np.random.Generator, cells: NDArray[np.int16], index: int, 
             continue
         top, left = rng.random(2) < 0.5
         cells[
-            (r0 if top else r1 - height) : (r0 + height if top else r1), (c0 if left else c1 - width) : (c0 + width if left else c1)
+            (r0 if top else r1 - height) : (r0 + height if top else r1),
+            (c0 if left else c1 - width) : (c0 + width if left else c1),
         ] = index
         return
     raise PlanFailed
@@ -269,7 +290,7 @@ def _doors(rng: np.random.Generator, cells: NDArray[np.int16], types: list[str])
     if not nx.is_connected(graph):
         raise PlanFailed
     tree = nx.minimum_spanning_tree(graph)
-    doors = []
+    doors: list[HouseDoor] = []
     for a, b, data in sorted(graph.edges(data=True)):
         private = {types[a], types[b]} & {"bathroom", "pantry", "storage room"}
         if not tree.has_edge(a, b) and (private or rng.random() > P_EXTRA_DOOR):
@@ -278,7 +299,9 @@ def _doors(rng: np.random.Generator, cells: NDArray[np.int16], types: list[str])
     entrances = [border for border in outer if types[border.rooms[1]] in ("hallway", "living room", "kitchen")] or outer
     border = entrances[int(rng.integers(len(entrances)))]
     at = _along(rng, border, 0.9)
-    doors.append(HouseDoor(f"door-{len(doors) + 1}", border.point(at), 0.9, (f"room-{border.rooms[1] + 1}",), False, False))
+    doors.append(
+        HouseDoor(f"door-{len(doors) + 1}", border.point(at), 0.9, (f"room-{border.rooms[1] + 1}",), False, False)
+    )
     return tuple(doors)
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from smallplan_planner.priors import FurniturePrior, Priors
 
+from smallplan_planner.priors import FurniturePrior, Priors
 from smallplan_training.simulators.house.floor_plan import FloorPlan
 from smallplan_training.simulators.house.house import Furniture, House
 from smallplan_training.simulators.house.raster import RESOLUTION, ROBOT_RADIUS, SOLID, HouseRaster, rasterise
@@ -28,8 +28,19 @@ P_ROW = 0.85
 """Kitchens and stores: how often a piece goes right beside another one."""
 ROW_ROOMS = ("kitchen", "laundry room", "storage room", "pantry", "garage")
 FREE_STANDING = (
-    "dining table", "coffee table", "table", "chair", "dining chair", "armchair", "stool", "bar stool", "ottoman", "kitchen island",
-    "car", "pouf", "side chair",
+    "dining table",
+    "coffee table",
+    "table",
+    "chair",
+    "dining chair",
+    "armchair",
+    "stool",
+    "bar stool",
+    "ottoman",
+    "kitchen island",
+    "car",
+    "pouf",
+    "side chair",
 )
 AISLE = 0.6
 """m around free-standing pieces."""
@@ -75,7 +86,9 @@ def _wish_list(rng: np.random.Generator, priors: Priors, room_type: str, area: f
         may += [name] * int(rng.integers(low, high + 1) - low)
     may = [may[int(i)] for i in rng.permutation(len(may))]
     openable = [name for name in must + may if priors.furniture[name].openable]
-    spare = [openable[int(i)] for i in rng.integers(len(openable), size=round(area * SPARE_CONTAINERS))] if openable else []
+    spare = (
+        [openable[int(i)] for i in rng.integers(len(openable), size=round(area * SPARE_CONTAINERS))] if openable else []
+    )
     space_for = max(len(must), round(area / ROOM_FOR_ONE))
     chosen = (must + may + spare)[:space_for]
 
@@ -105,7 +118,7 @@ def _room_space(raster: HouseRaster, index: int, plan: FloorPlan) -> _RoomSpace:
     points = []
     for cells in gates:
         gr, gc = np.unravel_index(cells, raster.height.shape)
-        points.append((int(round(gr.mean())) - int(r0), int(round(gc.mean())) - int(c0)))
+        points.append((round(float(gr.mean())) - int(r0), round(float(gc.mean())) - int(c0)))
     return _RoomSpace(free, inside | doorway, wall & ~doorway, points, int(r0), int(c0))
 
 
@@ -235,5 +248,6 @@ def _still_connected(space: _RoomSpace, box: tuple[int, int, int, int]) -> bool:
             return False
     access = round(ACCESS / RESOLUTION)
     return all(
-        reach[max(0, a - access) : b + access, max(0, e - access) : f + access].any() for a, e, b, f in [*space.placed, box]
+        reach[max(0, a - access) : b + access, max(0, e - access) : f + access].any()
+        for a, e, b, f in [*space.placed, box]
     )

@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from smallplan_planner.priors import Priors, load_priors
 
+from smallplan_planner.priors import Priors, load_priors
 from smallplan_training.simulators.house.floor_plan import PlanFailed, draw_floor_plan
 from smallplan_training.simulators.house.furnishing import furnish
 from smallplan_training.simulators.house.house import House, HouseObject

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+
 from smallplan_planner.scene_graph import Point
 
 Point2 = tuple[float, float]
@@ -166,7 +167,9 @@ class House:
         except ValueError as error:
             raise HouseError(f"{path}: not valid JSON: {error}") from error
         if procthor.is_procthor(data):
-            return procthor.import_house(data, assets=procthor.find_assets(path, assets), name=path.stem, source=str(path))
+            return procthor.import_house(
+                data, assets=procthor.find_assets(path, assets), name=path.stem, source=str(path)
+            )
         return House.from_json(data, source=str(path))
 
     @staticmethod
@@ -178,19 +181,32 @@ class House:
             rooms=tuple(HouseRoom(r["id"], r["type"], tuple(_point(p) for p in r["polygon"])) for r in data["rooms"]),
             walls=tuple(Wall(_point(w["a"]), _point(w["b"])) for w in data["walls"]),
             doors=tuple(
-                HouseDoor(d["id"], _point(d["position"]), float(d["width"]), tuple(d["rooms"]), d["openable"], d["open"])
+                HouseDoor(
+                    d["id"], _point(d["position"]), float(d["width"]), tuple(d["rooms"]), d["openable"], d["open"]
+                )
                 for d in data["doors"]
             ),
             furniture=tuple(
                 Furniture(
-                    f["id"], f["category"], _point(f["position"]), _point(f["size"]), float(f["yaw"]), float(f["height"]),
-                    f["openable"], f["room"],
+                    f["id"],
+                    f["category"],
+                    _point(f["position"]),
+                    _point(f["size"]),
+                    float(f["yaw"]),
+                    float(f["height"]),
+                    f["openable"],
+                    f["room"],
                 )
                 for f in data["furniture"]
             ),
             objects=tuple(
                 HouseObject(
-                    o["id"], o["category"], _point3(o["position"]), _point3(o["size"]), o.get("parent", ""), o.get("relation", "")
+                    o["id"],
+                    o["category"],
+                    _point3(o["position"]),
+                    _point3(o["size"]),
+                    o.get("parent", ""),
+                    o.get("relation", ""),
                 )
                 for o in data["objects"]
             ),
@@ -227,11 +243,15 @@ class House:
         self._check_ids(source)
         for index, room in enumerate(self.rooms):
             if room.area < 0.5:
-                raise HouseError(f"{source}: rooms[{index}].polygon: encloses {room.area:.2f} m²; expected at least 0.5")
+                raise HouseError(
+                    f"{source}: rooms[{index}].polygon: encloses {room.area:.2f} m²; expected at least 0.5"
+                )
         for index, door in enumerate(self.doors):
             self._check_rooms(f"{source}: doors[{index}].rooms", door.rooms)
             if len(set(door.rooms)) < len(door.rooms):
-                raise HouseError(f"{source}: doors[{index}].rooms: {door.rooms[0]!r} twice; a door to the outside names one room")
+                raise HouseError(
+                    f"{source}: doors[{index}].rooms: {door.rooms[0]!r} twice; a door to the outside names one room"
+                )
             self._door_segment(index, source)
         for index, piece in enumerate(self.furniture):
             self._check_rooms(f"{source}: furniture[{index}].room", (piece.room,))
@@ -244,7 +264,9 @@ class House:
             for index, item in enumerate(getattr(self, kind)):
                 where = f"{kind}[{index}]"
                 if item.id in seen:
-                    raise HouseError(f"{source}: {where}.id: {item.id!r} is already the id of {seen[item.id]}; ids must be unique")
+                    raise HouseError(
+                        f"{source}: {where}.id: {item.id!r} is already the id of {seen[item.id]}; ids must be unique"
+                    )
                 seen[item.id] = where
 
     def _check_rooms(self, where: str, rooms: Iterable[str]) -> None:
@@ -254,14 +276,18 @@ class House:
 
     def _check_parent(self, where: str, item: HouseObject) -> None:
         if bool(item.parent) != bool(item.relation):
-            raise HouseError(f"{where}.relation: {item.relation!r} with parent {item.parent!r}; expected both or neither")
+            raise HouseError(
+                f"{where}.relation: {item.relation!r} with parent {item.parent!r}; expected both or neither"
+            )
         if not item.parent:
             return
         parent = self.furniture_by_id.get(item.parent)
         if parent is None:
             raise HouseError(f"{where}.parent: there is no furniture with id {item.parent!r}")
         if item.relation == "in" and not parent.openable:
-            raise HouseError(f"{where}.parent: the object is in {item.parent!r}, which is not openable; expected a container")
+            raise HouseError(
+                f"{where}.parent: the object is in {item.parent!r}, which is not openable; expected a container"
+            )
 
     def _door_segment(self, index: int, source: str = "") -> tuple[Point2, Point2]:
         door = self.doors[index]
@@ -271,7 +297,8 @@ class House:
                 return segment
         where = f"{source or self.name}: doors[{index}].position"
         raise HouseError(
-            f"{where}: the opening at {door.position}, {door.width} m wide, lies on no wall; expected both ends within {ON_WALL} m of one"
+            f"{where}: the opening at {door.position}, {door.width} m wide, lies on no wall; "
+            f"expected both ends within {ON_WALL} m of one"
         )
 
 
@@ -336,13 +363,15 @@ def _explain(error: Any) -> str:
     if rule in bounds:
         return f"expected a number {bounds[rule]} {error.validator_value}, got {value}"
     if rule == "type":
-        limit = "".join(f" {sign} {error.schema[key]}" for key, sign in bounds.items() if key in error.schema and key != "maximum")
+        limit = "".join(
+            f" {sign} {error.schema[key]}" for key, sign in bounds.items() if key in error.schema and key != "maximum"
+        )
         article = "an" if error.validator_value[0] in "aeiou" else "a"
         return f"expected {article} {error.validator_value}{limit}, got {value}"
-    if rule in ("minItems", "maxItems"):
-        return f"expected {'at least' if rule == 'minItems' else 'at most'} {error.validator_value} items, got {len(error.instance)}"
-    if rule in ("minLength", "maxLength"):
-        return f"expected {'at least' if rule == 'minLength' else 'at most'} {error.validator_value} characters, got {len(error.instance)}"
+    if rule in ("minItems", "maxItems", "minLength", "maxLength"):
+        bound = "at least" if rule.startswith("min") else "at most"
+        unit = "items" if rule.endswith("Items") else "characters"
+        return f"expected {bound} {error.validator_value} {unit}, got {len(error.instance)}"
     return f"{error.message}"
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
 from smallplan_planner.mapping.detections import Detection, DoorDetection
 from smallplan_planner.mapping.occupancy import FREE, OCCUPIED, UNKNOWN, OccupancyGrid
 from smallplan_planner.scene_graph import OpenState
-
 from smallplan_training.simulators.house import sensing
 from smallplan_training.simulators.house.house import House, Point2
 from smallplan_training.simulators.house.raster import LOW, NO_OWNER, RESOLUTION, SOLID, HouseRaster
@@ -247,10 +247,14 @@ class Perception:
             if piece.openable and self._state.container_open[thing]:
                 state = OpenState.OPEN
             size = (piece.size[0], piece.size[1], piece.height)
-            return Detection(key, self._house.label_of(piece.category), position, size, piece.yaw, state, piece.openable, "", "")
+            return Detection(
+                key, self._house.label_of(piece.category), position, size, piece.yaw, state, piece.openable, "", ""
+            )
         item = self._house.objects[thing - len(pieces)]
         position = (item.position[0] - centre[0], item.position[1] - centre[1], item.position[2])
-        return Detection(key, self._house.label_of(item.category), position, item.size, 0.0, OpenState.NONE, False, "", "")
+        return Detection(
+            key, self._house.label_of(item.category), position, item.size, 0.0, OpenState.NONE, False, "", ""
+        )
 
     def _complete_parents(self) -> None:
         """An object's parent is told once both have been recognised."""
@@ -294,7 +298,7 @@ class Perception:
             key = f"door-{len(self._doors) + 1}"
             self._door_of_key[key] = door
             item, (a, b) = self._house.doors[door], self._house.door_segments[door]
-            jambs = sorted(((p[0] - self._centre[0], p[1] - self._centre[1]) for p in (a, b)))
+            jambs = sorted((p[0] - self._centre[0], p[1] - self._centre[1]) for p in (a, b))
             state = OpenState.OPEN if self._state.door_open[door] else OpenState.CLOSED
             self._doors[key] = DoorDetection(key, jambs[0], jambs[1], state, item.openable, item.is_passage)
 

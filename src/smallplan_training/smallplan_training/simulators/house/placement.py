@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from smallplan_planner.priors import Place, Priors
 
+from smallplan_planner.priors import Place, Priors
 from smallplan_training.simulators.house.house import Furniture, House, HouseObject
 
 CONCENTRATION = 4.0
@@ -33,7 +33,9 @@ class ObjectPlacer:
         for piece in house.furniture:
             self._by_place.setdefault((types[piece.room], piece.category), []).append(piece)
         self._surfaces = [
-            piece for piece in house.furniture if piece.category in priors.furniture and priors.furniture[piece.category].surface
+            piece
+            for piece in house.furniture
+            if piece.category in priors.furniture and priors.furniture[piece.category].surface
         ]
         self._containers = [piece for piece in house.furniture if piece.openable]
         self._places = self._perturb(np.random.default_rng(zlib.crc32(house.name.encode())))
@@ -52,7 +54,7 @@ class ObjectPlacer:
 
     def _perturb(self, rng: np.random.Generator) -> dict[str, tuple[Sequence[Place], NDArray[np.float64]]]:
         """For each category the places that this house has, and this house's probabilities of them."""
-        places = {}
+        places: dict[str, tuple[Sequence[Place], NDArray[np.float64]]] = {}
         for name, prior in self._priors.objects.items():
             weights = rng.dirichlet(np.array([max(place.p, 1e-3) for place in prior.places]) * CONCENTRATION)
             kept = [

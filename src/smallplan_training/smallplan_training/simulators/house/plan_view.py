@@ -9,13 +9,24 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
-from smallplan_planner.mapping.occupancy import UNKNOWN
 
+from smallplan_planner.mapping.occupancy import UNKNOWN
 from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.house.raster import RESOLUTION
 from smallplan_training.simulators.house.robot import SimulatedRobot
 
-ROOM_COLOURS = ("#f6efe0", "#e6eef7", "#eaf4e4", "#f7e6ea", "#efe9f7", "#f4f4df", "#e3f3f1", "#f5ebe3", "#ececec", "#fdf1d8")
+ROOM_COLOURS = (
+    "#f6efe0",
+    "#e6eef7",
+    "#eaf4e4",
+    "#f7e6ea",
+    "#efe9f7",
+    "#f4f4df",
+    "#e3f3f1",
+    "#f5ebe3",
+    "#ececec",
+    "#fdf1d8",
+)
 
 
 def draw_house(axes: Axes, house: House, objects: bool = True) -> None:
@@ -34,7 +45,9 @@ def draw_house(axes: Axes, house: House, objects: bool = True) -> None:
         axes.add_patch(Polygon(piece.corners, facecolor=colour, edgecolor="#666666", linewidth=0.5, zorder=2))
         axes.text(*piece.position, piece.category, ha="center", va="center", fontsize=3.5, zorder=5)
     for item in house.objects if objects else ():
-        axes.plot(*item.position[:2], ".", color="#c0392b" if item.relation == "in" else "#1f5fa8", markersize=3, zorder=5)
+        axes.plot(
+            *item.position[:2], ".", color="#c0392b" if item.relation == "in" else "#1f5fa8", markersize=3, zorder=5
+        )
     axes.set_aspect("equal")
     axes.autoscale_view()
     axes.axis("off")

@@ -55,7 +55,9 @@ def find_assets(house: Path, given: str | Path | None) -> Assets:
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         looked = " or ".join(str(place) for place in places)
-        raise HouseError(f"{house}: a ProcTHOR house needs its assets' sizes, found no {looked}; name the file with `assets`")
+        raise HouseError(
+            f"{house}: a ProcTHOR house needs its assets' sizes, found no {looked}; name the file with `assets`"
+        )
     try:
         assets = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -73,7 +75,8 @@ def import_house(data: dict[str, Any], assets: Assets, name: str, source: str = 
     """
     try:
         rooms = tuple(
-            HouseRoom(room["id"], room["roomType"], tuple(_plane(point) for point in room["floorPolygon"])) for room in data["rooms"]
+            HouseRoom(room["id"], room["roomType"], tuple(_plane(point) for point in room["floorPolygon"]))
+            for room in data["rooms"]
         )
         walls = {wall["id"]: _wall(wall) for wall in data["walls"]}
         doors = tuple(_door(door, walls) for door in data["doors"])
@@ -141,7 +144,9 @@ def _contents(
         hangs = position["y"] - size[1] / 2 > HANGING and "Receptacle" not in props
         if "CanPickup" in props or hangs:
             x, y = _inside(_plane(position), room)
-            objects.append(HouseObject(thing["id"], asset["type"], (x, y, float(position["y"])), (size[0], size[2], size[1])))
+            objects.append(
+                HouseObject(thing["id"], asset["type"], (x, y, float(position["y"])), (size[0], size[2], size[1]))
+            )
             continue
         piece = Furniture(
             id=thing["id"],
@@ -171,7 +176,9 @@ def _child(child: dict[str, Any], asset: dict[str, Any], parent: Furniture) -> H
     position, size = child["position"], _size(asset)
     relation = "in" if parent.openable and position["y"] < parent.height else "on"
     x, y = _plane(position)
-    return HouseObject(child["id"], asset["type"], (x, y, float(position["y"])), (size[0], size[2], size[1]), parent.id, relation)
+    return HouseObject(
+        child["id"], asset["type"], (x, y, float(position["y"])), (size[0], size[2], size[1]), parent.id, relation
+    )
 
 
 def _size(asset: dict[str, Any]) -> tuple[float, float, float]:

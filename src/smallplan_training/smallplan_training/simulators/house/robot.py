@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
 from smallplan_planner.actions import Action, ActionKind, Outcome, OutcomeCode
 from smallplan_planner.mapping.builder import SceneGraphBuilder
-from smallplan_planner.mapping.detections import DoorDetection
+from smallplan_planner.mapping.detections import Detection, DoorDetection
+from smallplan_planner.mapping.occupancy import cells_within
 from smallplan_planner.scene_graph import OpenState, Pose
-
 from smallplan_training.simulators.house import sensing
 from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.house.perception import HouseState, Perception
@@ -36,6 +37,8 @@ SPEED = 0.5
 TURN_SPEED = 1.0
 """rad/s"""
 OPEN_SECONDS = 6.0
+DOOR_DEPTH = 0.15
+"""m before the middle of a door at which the arm meets its leaf."""
 CLEAR_OF_DOOR = 0.4
 """m from a door at which its leaf can swing past the robot."""
 
@@ -84,7 +87,9 @@ class SimulatedRobot:
         self.state = HouseState(house, self._raster)
         row, column = self._raster.cell(start.x, start.y)
         if not self._is_free(row, column):
-            raise ValueError(f"the robot can't start at ({start.x:.2f}, {start.y:.2f}): that is outside or in an obstacle")
+            raise ValueError(
+                f"the robot can't start at ({start.x:.2f}, {start.y:.2f}): that is outside or in an obstacle"
+            )
         self.perception = Perception(self.state, (row, column))
         self.pose = Pose(0.0, 0.0, start.yaw)
         self._failures = np.random.default_rng(seed)
@@ -115,6 +120,8 @@ class SimulatedRobot:
                 return self._failed(OutcomeCode.NOT_OPENABLE, reason)
         if cell is None:
             return self._failed(OutcomeCode.UNREACHABLE, "there is no free way to it on the map")
+        if action.kind in (ActionKind.GO_TO_AND_OPEN, ActionKind.CLOSE):
+            cell = self._stand_to_reach(key, cell, builder)
         path = builder.field.path_to(*cell)
         if halfway:
             path = path[: max(1, len(path) // 2)]
@@ -212,36 +219,50 @@ class SimulatedRobot:
         wanted = OpenState.CLOSED if opening else OpenState.OPEN
         return "" if item.state is wanted else f"it is {'open' if opening else 'closed'} already"
 
+    def _stand_to_reach(self, key: str, cell: tuple[int, int], builder: SceneGraphBuilder) -> tuple[int, int]:
+        """The map's cell to open a thing from: the mapper's, unless a wall that the robot knows is in the arm's way."""
+        item, field_ = self.perception.detection(key), builder.field
+        if item is None:
+            return cell
+        (x, y), footprint = _outline(item)
+        around = cells_within(field_.distances.shape, field_.resolution, field_.origin, x, y, REACH, footprint)
+        around = around[np.isfinite(field_.distances.ravel()[around])]
+        order = np.argsort(field_.distances.ravel()[around], kind="stable")
+        flat = np.concatenate([[cell[0] * field_.distances.shape[1] + cell[1]], around[order]])
+        rows, columns = np.divmod(flat, field_.distances.shape[1])
+        stands = np.column_stack([columns + 0.5, rows + 0.5]) * field_.resolution + np.array(field_.origin)
+        known = np.where(self.perception.known >= 0, self.state.height, np.float32(0.0))
+        clear = np.flatnonzero(self._arm_is_free(item, stands, known))
+        return cell if not len(clear) else (int(rows[clear[0]]), int(columns[clear[0]]))
+
     def _within_reach(self, key: str) -> bool:
         """Whether the arm gets there: at most `REACH` away, and no wall in between."""
         item = self.perception.detection(key)
         if item is None:
             return False
-        x, y = self._nearest_point(item)
-        if math.hypot(x - self.pose.x, y - self.pose.y) > REACH + RESOLUTION:
-            return False
-        if isinstance(item, DoorDetection):  # its own leaf is what the line would meet
-            away = math.hypot(x - self.pose.x, y - self.pose.y) or 1.0
-            x, y = x - (x - self.pose.x) / away * 0.15, y - (y - self.pose.y) / away * 0.15
-        row, column = self.perception.to_cell(0.0, 0.0)
-        origin = (self.pose.x / RESOLUTION + column + 0.5, self.pose.y / RESOLUTION + row + 0.5)
-        target = np.array([[x / RESOLUTION + column + 0.5, y / RESOLUTION + row + 0.5]])
-        clear = sensing.lines_of_sight(
-            self.state.height, self._raster.owner, origin, target, np.array([SOLID - 0.01]), np.array([NO_OWNER], dtype=np.int16)
-        )
-        return bool(clear[0])
+        here = np.array([[self.pose.x, self.pose.y]])
+        away = float(np.hypot(*(_nearest_points(item, here) - here)[0]))
+        return away <= REACH + RESOLUTION and bool(self._arm_is_free(item, here, self.state.height)[0])
 
-    def _nearest_point(self, item: object) -> tuple[float, float]:
-        """The point of a door's opening or of a thing's footprint that is nearest to the robot."""
-        if isinstance(item, DoorDetection):
-            centre, half, yaw = item.center, (item.length / 2, 0.0), math.atan2(item.b[1] - item.a[1], item.b[0] - item.a[0])
-        else:
-            centre, half, yaw = item.position[:2], (item.size[0] / 2, item.size[1] / 2), item.yaw  # type: ignore[attr-defined]
-        c, s = math.cos(yaw), math.sin(yaw)
-        dx, dy = self.pose.x - centre[0], self.pose.y - centre[1]
-        u = min(max(c * dx + s * dy, -half[0]), half[0])
-        v = min(max(c * dy - s * dx, -half[1]), half[1])
-        return centre[0] + c * u - s * v, centre[1] + s * u + c * v
+    def _arm_is_free(
+        self, item: Detection | DoorDetection, stands: NDArray[np.float64], height: NDArray[np.float32]
+    ) -> NDArray[np.bool_]:
+        """(N,) whether no wall is between these points (N, 2), in world m, and the nearest point of the thing."""
+        ends = _nearest_points(item, stands)
+        if isinstance(item, DoorDetection):  # its own leaf is what the line would meet
+            span = stands - ends
+            ends = ends + span * (DOOR_DEPTH / np.maximum(np.hypot(span[:, 0], span[:, 1]), DOOR_DEPTH))[:, None]
+        row, column = self.perception.to_cell(0.0, 0.0)
+        shift = np.array([column + 0.5, row + 0.5])
+        count = len(stands)
+        return sensing.lines_between(
+            height,
+            self._raster.owner,
+            stands / RESOLUTION + shift,
+            ends / RESOLUTION + shift,
+            np.full(count, SOLID - 0.01),
+            np.full(count, NO_OWNER, dtype=np.int16),
+        )
 
     def _in_the_doorway(self, door: int, row: int, column: int) -> bool:
         rows, columns = np.unravel_index(self._raster.door_cells[door], self.state.height.shape)
@@ -273,6 +294,23 @@ class SimulatedRobot:
 def _turn_angle(before: float, after: float) -> float:
     """rad between two headings, 0 to pi."""
     return abs(math.remainder(after - before, 2 * math.pi))
+
+
+def _outline(item: Detection | DoorDetection) -> tuple[tuple[float, float], tuple[float, float, float]]:
+    """The centre of a thing or an opening, and its (length, width, yaw) on the floor."""
+    if isinstance(item, DoorDetection):
+        return item.center, (item.length, 0.0, math.atan2(item.b[1] - item.a[1], item.b[0] - item.a[0]))
+    return (item.position[0], item.position[1]), (item.size[0], item.size[1], item.yaw)
+
+
+def _nearest_points(item: Detection | DoorDetection, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 2): the point of a thing's outline that is nearest to each of these points (N, 2)."""
+    (x, y), (length, width, yaw) = _outline(item)
+    c, s = math.cos(yaw), math.sin(yaw)
+    dx, dy = points[:, 0] - x, points[:, 1] - y
+    u = np.clip(c * dx + s * dy, -length / 2, length / 2)
+    v = np.clip(c * dy - s * dx, -width / 2, width / 2)
+    return np.column_stack([x + c * u - s * v, y + s * u + c * v])
 
 
 def _ended(motion: Motion, code: OutcomeCode, message: str) -> Motion:

@@ -51,7 +51,7 @@ def visible_cells(
     """
     offsets = _ray_offsets(tall.shape[1])
     if angle < FULL_TURN:
-        first = int(math.ceil((yaw - angle / 2) / (2 * math.pi) * RAYS))
+        first = math.ceil((yaw - angle / 2) / (2 * math.pi) * RAYS)
         offsets = offsets[np.arange(first, first + int(angle / (2 * math.pi) * RAYS)) % RAYS]
     cells = offsets + np.int32(row * tall.shape[1] + column)
     blocked = tall.ravel()[cells]
