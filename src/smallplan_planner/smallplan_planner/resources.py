@@ -15,6 +15,7 @@ from pathlib import Path
 
 KINDS = ("config", "models", "launch")
 PACKAGE = "smallplan_planner"
+DEFAULT_MODEL = "SmallPlan-Nano-Q8_0.gguf"
 
 
 def resource(kind: str, name: str) -> Path:
