@@ -6,7 +6,9 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-WORKSPACE := python3 scripts/workspace.py
+WORKSPACE := command -v python3 >/dev/null || { echo 'set-up needs Python; install with' \
+	'sudo apt-get install -y python3 python3-venv python3-dev build-essential git'; exit 1; } && \
+	python3 scripts/workspace.py
 ENV := source scripts/env.sh &&
 
 HOUSE ?=

@@ -17,6 +17,11 @@ COLCON_CURRENT_PREFIX="$_smallplan_root/install"
 . "$_smallplan_root/install/setup.sh"
 unset COLCON_CURRENT_PREFIX
 
+# The PyPI wheels are an ament prefix too; a sourced ROS 2 has put itself on the path already.
+if [ -z "${ROS_DISTRO:-}" ]; then
+    export AMENT_PREFIX_PATH="$AMENT_PREFIX_PATH:$_smallplan_root/.venv"
+fi
+
 # Sources before installed links: a file that was added since the last build is found too.
 PYTHONPATH="$_smallplan_root/src/smallplan_planner:$_smallplan_root/src/smallplan_training${PYTHONPATH:+:$PYTHONPATH}"
 PATH="$_smallplan_root/.venv/bin:$PATH"

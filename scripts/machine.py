@@ -18,7 +18,8 @@ PROBE = """
 import importlib.util, os, sys, sysconfig
 venv = all(importlib.util.find_spec(name) is not None for name in ("venv", "ensurepip"))
 headers = os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h"))
-print(sys.version_info[0], sys.version_info[1], int(venv), int(headers), sys.base_prefix)
+base = getattr(sys, "_base_executable", None) or sys.executable
+print(sys.version_info[0], sys.version_info[1], int(venv), int(headers), base)
 """
 
 
@@ -30,11 +31,10 @@ class MachineError(RuntimeError):
 class Python:
     """An interpreter, and what of it is installed."""
 
-    path: str
+    path: str  # of the installation; not of a virtual environment or a shim that leads to it
     version: tuple[int, int]
     has_venv: bool
     has_headers: bool
-    prefix: str  # "/usr" when it came with the system
 
     @property
     def supported(self) -> bool:
@@ -60,7 +60,7 @@ def probe_python(command: str) -> Python | None:
     if done.returncode != 0 or len(words) != 5:
         return None
     major, minor, venv, headers = (int(word) for word in words[:4])
-    return Python(path, (major, minor), bool(venv), bool(headers), words[4].strip())
+    return Python(words[4].strip(), (major, minor), bool(venv), bool(headers))
 
 
 def find_python(environ: Mapping[str, str]) -> Python:
@@ -100,7 +100,8 @@ def missing_packages(python: Python) -> list[str]:
 
 def is_system_default(python: Python) -> bool:
     """Whether the packages of `python` are called python3-… rather than python3.12-…"""
-    return Path(python.path).name == "python3" and Path(python.path).parent in (Path("/usr/bin"), Path("/bin"))
+    default = Path("/usr/bin/python3")
+    return default.exists() and default.resolve() == Path(python.path).resolve()
 
 
 def install_line(packages: list[str], *, root: bool = False) -> str:

@@ -89,7 +89,7 @@ class Step:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(HEARTBEAT)
                 return
-            lines = self._log.read_text(errors="replace").splitlines()
+            lines = [line for line in self._log.read_text(errors="replace").splitlines() if "WARNING" not in line]
             last = re.sub(r"\s+", " ", lines[-1])[:90] if lines else ""
             say(f"   {time.monotonic() - self._began:4.0f} s  {last}")
 
@@ -121,9 +121,8 @@ def create_venv(python: machine.Python, ros: str | None) -> None:
         if have == wanted and (BIN / "python").exists():
             return
         say(f"-- .venv was made for {have}, and {wanted} is wanted: making it anew")
-        shutil.rmtree(VENV)
-        for built in ("build", "install", "log"):
-            shutil.rmtree(ROOT / built / "colcon" if built == "build" else ROOT / built, ignore_errors=True)
+        for folder in (VENV, ROOT / "build" / "colcon", INSTALL):
+            shutil.rmtree(folder, ignore_errors=True)
     say(f"-- Creating .venv with {python.path} ({python.name}) …")
     options = ["--system-site-packages"] if ros else []
     subprocess.run([python.path, "-m", "venv", *options, str(VENV)], check=True)
@@ -179,12 +178,13 @@ def install_llama() -> None:
     nvcc = machine.find_nvcc()
     if cuda and nvcc:
         env.setdefault("CUDACXX", nvcc)
-    # pip's cache does not tell a build for CUDA from one for the CPU.
-    cache = ["--no-cache-dir", "--force-reinstall", "--no-deps"] if cuda else []
+    # pip's cache does not tell one set of flags from another; what it holds is the portable build for the CPU.
+    cache = ["--no-cache-dir"] if cuda or os.environ.get("CMAKE_ARGS") else []
+    step.run([BIN / "python", "-m", "pip", "uninstall", "--yes", "llama-cpp-python"])
     pip_install(
         step, *cache, "-r", REQUIREMENTS / "llama.txt", "-c", _constraints(machine.sourced_ros(os.environ)),
         "--build-constraint", REQUIREMENTS / "constraints.txt", env=env,
-    )
+    )  # fmt: skip
     step.run([BIN / "python", "-c", "import llama_cpp; print('GPU offload:', llama_cpp.llama_supports_gpu_offload())"])
     step.finish()
 
@@ -217,7 +217,8 @@ def build_colcon(ros: str | None) -> None:
         for path in (ROOT / folder).rglob("*")
         if "__pycache__" not in path.parts and ".egg-info" not in str(path)
     ]
-    step = Step("colcon", "ROS packages (about 30 s)", files_key(sources), sorted(linked), ros, ROOT)
+    origin = requirements("sourced-ros" if ros else "ros-wheels")
+    step = Step("colcon", "ROS packages (about 40 s)", files_key([*sources, *origin]), sorted(linked), ros, ROOT)
     if step.is_done() and (INSTALL / "setup.sh").exists():
         return
     step.begin()
