@@ -108,16 +108,18 @@ class FrontierTracker:
 
 
 def frontier_cells(grid: OccupancyGrid, covered: BoolArray | None = None) -> BoolArray:
-    """(H, W): known free cells beside (4-neighbours) a pocket of unknown floor that is worth seeing."""
+    """(H, W): known free cells beside (4-neighbours) a pocket of unknown floor that is worth seeing.
+
+    Beyond the edge of the grid everything is unknown: maps are often cropped to what has been seen.
+    """
     unknown = grid.data == UNKNOWN
     if covered is not None:
         unknown &= ~covered
-    pockets, count = ndimage.label(unknown)
-    if count == 0:
-        return unknown
+    pockets, _ = ndimage.label(np.pad(unknown, 1, constant_values=True))
     large = np.bincount(pockets.ravel()) * grid.resolution**2 >= MIN_POCKET_AREA
     large[0] = False
-    beside: BoolArray = ndimage.binary_dilation(large[pockets])
+    large[pockets[0, 0]] = True
+    beside: BoolArray = ndimage.binary_dilation(large[pockets])[1:-1, 1:-1]
     return beside & (grid.data == FREE)
 
 

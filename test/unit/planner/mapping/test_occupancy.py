@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import math
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from smallplan_planner.mapping.occupancy import FREE, OCCUPIED, UNKNOWN, DistanceField, OccupancyGrid, cells_within
+
+masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([True, True, False]))
+
+
+def grid_of(data: list[list[int]], resolution: float = 0.5, origin: tuple[float, float] = (0.0, 0.0)) -> OccupancyGrid:
+    return OccupancyGrid(np.array(data, dtype=np.int8), resolution, origin)
+
+
+def test_cells_and_points_convert_both_ways() -> None:
+    grid = OccupancyGrid(np.zeros((4, 6), np.int8), 0.5, (-1.0, 2.0))
+    assert grid.to_cell(-0.9, 2.1) == (0, 0)
+    assert grid.to_cell(0.6, 2.1) == (0, 3)
+    assert grid.to_cell(-1.1, 2.1) == (0, -1)
+    assert grid.to_world(1, 3) == (0.75, 2.75)
+    cells = np.array([[0, 0], [1, 3], [3, 5]])
+    assert np.array_equal(grid.to_cells(grid.to_worlds(cells)), cells)
+    assert grid.contains(3, 5) and not grid.contains(4, 0) and not grid.contains(0, -1)
+
+
+@pytest.mark.parametrize(
+    ("data", "resolution"), [(np.zeros(3, np.int8), 0.1), (np.zeros((0, 2), np.int8), 0.1), (np.zeros((2, 2)), 0.0)]
+)
+def test_a_bad_grid_is_refused_with_what_was_received(data: np.ndarray, resolution: float) -> None:
+    with pytest.raises(ValueError, match=r"got"):
+        OccupancyGrid(data, resolution)
+
+
+def test_unknown_and_inflated_cells_are_not_traversable() -> None:
+    grid = grid_of([[FREE, FREE, FREE, FREE, OCCUPIED], [UNKNOWN, FREE, FREE, FREE, FREE]])
+    # 1.0 m away is far enough, sqrt(0.5) m is not.
+    assert grid.traversable(1.0).tolist() == [[True, True, True, False, False], [False, True, True, False, False]]
+    assert grid.traversable(0.0).tolist() == [[True, True, True, True, False], [False, True, True, True, True]]
+
+
+@given(arrays(np.int8, st.tuples(st.integers(1, 8), st.integers(1, 8)), elements=st.sampled_from([-1, 0, 0, 0, 100])),
+       st.floats(0.0, 0.5))
+def test_inflation_is_the_distance_to_the_nearest_occupied_cell(data: np.ndarray, radius: float) -> None:
+    grid = OccupancyGrid(data, 0.1)
+    walls = np.argwhere(data == OCCUPIED)
+    for row, col in np.ndindex(data.shape):
+        gap = min((math.dist((row, col), wall) * 0.1 for wall in walls), default=math.inf)
+        if abs(gap - radius) > 1e-6:
+            assert grid.traversable(radius)[row, col] == (data[row, col] == FREE and gap >= radius)
+
+
+@settings(max_examples=60)
+@given(masks, st.data())
+def test_distances_are_those_of_dijkstra_and_paths_have_that_length(mask: np.ndarray, data: st.DataObject) -> None:
+    start = data.draw(st.tuples(st.integers(0, mask.shape[0] - 1), st.integers(0, mask.shape[1] - 1)))
+    field = DistanceField(mask, 0.5, (1.0, -2.0), (1.0 + (start[1] + 0.5) * 0.5, -2.0 + (start[0] + 0.5) * 0.5))
+    graph = nx.Graph()
+    graph.add_nodes_from((int(r), int(c)) for r, c in np.argwhere(mask))
+    for row, col in list(graph):
+        for dr, dc in ((0, 1), (1, 0), (1, 1), (1, -1)):
+            if (row + dr, col + dc) in graph:
+                graph.add_edge((row, col), (row + dr, col + dc), weight=0.5 * math.hypot(dr, dc))
+    if not graph:
+        assert field.start is None and np.isinf(field.distances).all()
+        return
+    if mask[start]:
+        assert field.start == start
+    expected = nx.single_source_dijkstra_path_length(graph, field.start)
+    for cell in np.ndindex(mask.shape):
+        assert field.distances[cell] == pytest.approx(expected.get(cell, math.inf))
+        if cell in expected:
+            path = field.path_to(*cell)
+            assert np.hypot(*np.diff(path, axis=0).T).sum() == pytest.approx(expected[cell])
+            rows, cols = ((path[:, 1] + 2.0) // 0.5).astype(int), ((path[:, 0] - 1.0) // 0.5).astype(int)
+            assert mask[rows, cols].all()
+            assert (rows[0], cols[0]) == field.start and (rows[-1], cols[-1]) == cell
+        else:
+            with pytest.raises(ValueError, match="can't be reached"):
+                field.path_to(*cell)
+
+
+def test_points_have_distances_and_nan_where_there_is_no_way() -> None:
+    field = DistanceField(np.array([[True, True, False, True]]), 1.0, (0.0, 0.0), (0.5, 0.5))
+    assert field.distance(1.5, 0.5) == 1.0
+    assert math.isnan(field.distance(3.5, 0.5))
+    assert math.isnan(field.distance(99.0, 0.5))
+
+
+def test_a_start_that_is_not_traversable_moves_to_the_nearest_cell_that_is() -> None:
+    mask = np.array([[True, False, False, True, True]])
+    assert DistanceField(mask, 1.0, (0.0, 0.0), (2.4, 0.5)).start == (0, 3)
+    assert DistanceField(mask, 1.0, (0.0, 0.0), (-7.0, 0.5)).start == (0, 0)
+
+
+def test_nearest_within_takes_the_shortest_path_not_the_nearest_cell() -> None:
+    mask = np.array([[True, True, True, True, True], [False, False, False, False, True], [True, True, True, True, True]])
+    field = DistanceField(mask, 1.0, (0.0, 0.0), (0.5, 0.5))
+    # The point lies in the lower corridor, but the upper one is within reach and a long way nearer.
+    assert field.nearest_within(1.5, 2.5, 0.1) == (2, 1)
+    assert field.nearest_within(1.5, 2.5, 2.0) == (0, 1)
+    assert field.nearest_within(1.5, 1.5, 0.4) is None
+    assert field.nearest_within(-50.0, 0.0, 1.0) is None
+
+
+def test_nearest_within_measures_from_the_footprint_when_there_is_one() -> None:
+    field = DistanceField(np.ones((1, 10), bool), 1.0, (0.0, 0.0), (0.5, 0.5))
+    assert field.nearest_within(8.0, 0.5, 1.0) == (0, 7)
+    assert field.nearest_within(8.0, 0.5, 1.0, (4.0, 1.0, 0.0)) == (0, 5)
+    assert field.nearest_within(8.0, 0.5, 1.0, (4.0, 0.2, math.pi / 2)) == (0, 7)
+
+
+@given(st.floats(-1, 3), st.floats(-1, 3), st.floats(0, 1), st.floats(0, 2), st.floats(0, 2), st.floats(-4, 4))
+def test_cells_within_a_rectangle_are_those_whose_centre_is(
+    x: float, y: float, radius: float, length: float, width: float, yaw: float
+) -> None:
+    shape = (12, 9)
+    found = set(cells_within(shape, 0.25, (-0.5, 0.25), x, y, radius, (length, width, yaw)).tolist())
+    for row, col in np.ndindex(shape):
+        dx, dy = -0.5 + (col + 0.5) * 0.25 - x, 0.25 + (row + 0.5) * 0.25 - y
+        along = abs(math.cos(yaw) * dx + math.sin(yaw) * dy) - length / 2
+        across = abs(math.cos(yaw) * dy - math.sin(yaw) * dx) - width / 2
+        gap = math.hypot(max(along, 0), max(across, 0))
+        if abs(gap - radius) > 1e-6:
+            assert (row * 9 + col in found) == (gap < radius)
