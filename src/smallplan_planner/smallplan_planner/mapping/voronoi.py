@@ -190,9 +190,9 @@ def _cut_doorways(graph: nx.Graph, grid: OccupancyGrid, rooms: Segmentation) -> 
             lengths = nx.single_source_dijkstra_path_length(through, start, weight="length")
             bridges.add_weighted_edges_from(((start, end, lengths[end]) for end in border if end > start), "length")
         graph.remove_nodes_from(hole)
-        for u, v, length in nx.minimum_spanning_edges(bridges, weight="length", data="length"):
+        for u, v, data in nx.minimum_spanning_edges(bridges, weight="length"):
             if not graph.has_edge(u, v):
-                graph.add_edge(u, v, length=length, kind="room")
+                graph.add_edge(u, v, length=data["length"], kind="room")
     for u, v, data in graph.edges(data=True):
         if graph.nodes[u]["room"] != graph.nodes[v]["room"]:
             data["kind"] = "doorway"

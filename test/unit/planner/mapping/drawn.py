@@ -50,7 +50,7 @@ def draw(text: str, resolution: float = 0.25, origin: tuple[float, float] = (0.0
             a = (first[0] - half, first[1]) if along_x else (first[0], first[1] - half)
             b = (last[0] + half, last[1]) if along_x else (last[0], last[1] + half)
             state = OpenState.CLOSED if mark.isupper() else OpenState.OPEN
-            doors.append(DoorDetection(f"door {mark}", a, b, state, is_passage=mark in passages))
+            doors.append(DoorDetection(f"door {mark.lower()}", a, b, state, is_passage=mark in passages))
     return Drawn(grid, Pose(x, y), doors)
 
 

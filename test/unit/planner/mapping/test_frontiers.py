@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-from unit.planner.mapping.drawn import Drawn, draw
 
 from smallplan_planner.mapping.frontiers import FrontierCluster, FrontierTracker, frontier_cells
 from smallplan_planner.mapping.rooms import RoomSegmenter
+from unit.planner.mapping.drawn import Drawn, draw
 
 
 def find(
@@ -137,7 +137,9 @@ def test_a_frontier_keeps_its_number_as_it_moves_and_numbers_are_not_used_again(
     (second,) = find(draw(further), tracker)
     assert second.number == first.number == 1
     assert second.cell != first.cell
-    whole = "\n".join(line[:5].ljust(9, ".") + "#" if line[:1] == "#" and "." in line else line for line in HALF_SEEN.split("\n"))
+    whole = "\n".join(
+        line[:5].ljust(9, ".") + "#" if line[:1] == "#" and "." in line else line for line in HALF_SEEN.split("\n")
+    )
     assert find(draw(whole), tracker) == ()
     assert [f.number for f in find(draw(HALF_SEEN), tracker)] == [2]
 

@@ -44,8 +44,10 @@ def test_unknown_and_inflated_cells_are_not_traversable() -> None:
     assert grid.traversable(0.0).tolist() == [[True, True, True, True, False], [False, True, True, True, True]]
 
 
-@given(arrays(np.int8, st.tuples(st.integers(1, 8), st.integers(1, 8)), elements=st.sampled_from([-1, 0, 0, 0, 100])),
-       st.floats(0.0, 0.5))
+@given(
+    arrays(np.int8, st.tuples(st.integers(1, 8), st.integers(1, 8)), elements=st.sampled_from([-1, 0, 0, 0, 100])),
+    st.floats(0.0, 0.5),
+)
 def test_inflation_is_the_distance_to_the_nearest_occupied_cell(data: np.ndarray, radius: float) -> None:
     grid = OccupancyGrid(data, 0.1)
     walls = np.argwhere(data == OCCUPIED)
@@ -99,7 +101,9 @@ def test_a_start_that_is_not_traversable_moves_to_the_nearest_cell_that_is() -> 
 
 
 def test_nearest_within_takes_the_shortest_path_not_the_nearest_cell() -> None:
-    mask = np.array([[True, True, True, True, True], [False, False, False, False, True], [True, True, True, True, True]])
+    mask = np.array(
+        [[True, True, True, True, True], [False, False, False, False, True], [True, True, True, True, True]]
+    )
     field = DistanceField(mask, 1.0, (0.0, 0.0), (0.5, 0.5))
     # The point lies in the lower corridor, but the upper one is within reach and a long way nearer.
     assert field.nearest_within(1.5, 2.5, 0.1) == (2, 1)

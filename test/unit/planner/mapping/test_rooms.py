@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from unit.planner.mapping.drawn import Drawn, draw
 
 from smallplan_planner.mapping import FREE, OCCUPIED, UNKNOWN, OccupancyGrid
 from smallplan_planner.mapping.rooms import RoomSegmenter, Segmentation
+from unit.planner.mapping.drawn import Drawn, draw
 
 TWO_ROOMS = """
 #############
