@@ -7,7 +7,6 @@ radix tree), so that with a thousand objects only a few of llama.cpp's grammar s
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -64,9 +63,15 @@ def _alternatives(words: Sequence[str]) -> str:
 
 def _sequence(words: Sequence[str]) -> str:
     """Words that share their first character: what they have in common, then what sets them apart."""
-    common = os.path.commonprefix([words[0], words[-1]])
+    common = _common_beginning(words[0], words[-1])
     rests = [word[len(common) :] for word in words]
     return _literal(common) if len(rests) == 1 else f"{_literal(common)} ({_alternatives(rests)})"
+
+
+def _common_beginning(first: str, last: str) -> str:
+    """What all sorted words from `first` to `last` begin with."""
+    length = next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))
+    return first[:length]
 
 
 def _groups(words: Sequence[str]) -> Iterator[list[str]]:

@@ -38,14 +38,17 @@ class GreedyPolicy:
         useful = [a for a in situation.options if a.kind in (ActionKind.EXPLORE, ActionKind.GO_TO_AND_OPEN)]
         if not useful and situation.exhausted:
             return Answer("done()", reasoning="Nothing is left to explore or open.", source=self.source)
-        action = min(useful or situation.options[:-1], key=lambda a: (distance_key(_distance(a, situation)), a.target_id, a.room_id))
+        action = min(
+            useful or situation.options[:-1],
+            key=lambda a: (distance_key(_distance(a, situation)), a.target_id, a.room_id),
+        )
         return Answer(
             format_command(action, situation.names), reasoning="It is the nearest option.", source=self.source
         )
 
 
 class RandomPolicy:
-    """Any valid action with the same probability, and `done()` only once the target is listed or nothing else is left."""
+    """Any valid action with the same probability; `done()` only once the target is listed or nothing else is left."""
 
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)

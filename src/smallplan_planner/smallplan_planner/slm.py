@@ -26,7 +26,7 @@ from typing import Any
 
 import llama_cpp
 import numpy as np
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from smallplan_planner.generation import Generation, SlmCancelled, SlmDeadlineError, SlmError
@@ -37,7 +37,7 @@ __all__ = ["AnswerLimits", "Slm", "SlmCancelled", "SlmDeadlineError", "SlmError"
 
 logger = logging.getLogger(__name__)
 
-_HEADS = ("Analysis:", "Reasoning:", "Command:")
+_HEADS = ("Analysis:", "\nReasoning:", "\nCommand:")
 _CPU_CHUNK = 64  # tokens of a prompt evaluated at once: reuse is in whole chunks, larger ones are hardly faster
 _GPU_CHUNK = 512
 _MAX_THREADS = 4  # more threads than this slow a small model down
@@ -85,7 +85,11 @@ class Slm:
         self.path = Path(model_path)
         self._limits = limits
         self._lock = threading.Lock()
-        self._model = self._context = self._sampler = None
+        self._model: Any = None
+        self._context: Any = None
+        self._sampler: Any = None
+        self._generated = 0
+        self._stop_flag = ctypes.create_string_buffer(2)
         _check_file(self.path)
         _capture_log()
         try:
@@ -94,7 +98,6 @@ class Slm:
             if lora_path is not None and str(lora_path):
                 self._load_adapter(Path(lora_path))
             self._sampler = _make_sampler(temperature, seed)
-            self._read_vocabulary()
             self._warm_up()
         except BaseException:
             self.close()
@@ -133,8 +136,8 @@ class Slm:
         with self._lock:
             if self._context is None:
                 raise SlmError(f"{self.path} is closed")
-            parts = self._render(messages)
-            tokens = self._tokenize_parts(parts)
+            parts = self._chat.render(messages)
+            tokens = self._chat.tokenize_parts(parts)
             prompt_tokens = len(tokens)
             self._check_length(prompt_tokens, grammar)
             llama_cpp.llama_perf_context_reset(self._context)
@@ -145,9 +148,9 @@ class Slm:
                     sections = ("", "", "")
                     text = self._write_freely()
                 else:
-                    reused = self._prefill(tokens + self._tokenize(_HEADS[0]))
+                    reused = self._prefill(tokens + self._chat.head_tokens[_HEADS[0]])
                     sections = self._write_sections(grammar)
-                    text = "\n".join(f"{head} {section}" for head, section in zip(_HEADS, sections, strict=True))
+                    text = "".join(f"{head} {section}" for head, section in zip(_HEADS, sections))
             perf = llama_cpp.llama_perf_context(self._context)
         return Generation(
             text=text,
@@ -164,11 +167,11 @@ class Slm:
 
     def render_chat(self, messages: Sequence[Message]) -> str:
         """The text that the model reads: its own chat template filled with the messages, ready for the answer."""
-        return "".join(part for part, _ in self._render(messages))
+        return "".join(part for part, _ in self._chat.render(messages))
 
     def tokenize_chat(self, messages: Sequence[Message]) -> list[int]:
         """The tokens that the model reads. No message can bring in a token of the chat template."""
-        return self._tokenize_parts(self._render(messages))
+        return self._chat.tokenize_parts(self._chat.render(messages))
 
     # Loading
 
@@ -176,25 +179,13 @@ class Slm:
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         if n_gpu_layers and not llama_cpp.llama_supports_gpu_offload():
-            logger.warning("n_gpu_layers is %d, but this llama.cpp was built without a GPU: the CPU computes", n_gpu_layers)
+            logger.warning("n_gpu_layers is %d, but this llama.cpp knows no GPU: the CPU computes", n_gpu_layers)
         _log_lines.clear()
         self._model = llama_cpp.llama_model_load_from_file(str(self.path).encode(), params)
         if self._model is None:
             size = self.path.stat().st_size
             raise SlmError(f"{self.path} ({size} bytes) is not a model that llama.cpp can load: {_last_errors()}")
-        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
-        template = llama_cpp.llama_model_chat_template(self._model, None)
-        if not template:
-            raise SlmError(f"{self.path} has no chat template (tokenizer.chat_template); use an instruction-tuned model")
-        self._bos = self._special_token(llama_cpp.llama_vocab_bos(self._vocab))
-        self._eos = self._special_token(llama_cpp.llama_vocab_eos(self._vocab))
-        try:
-            environment = ImmutableSandboxedEnvironment(
-                trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-            )
-            self._template = environment.from_string(template.decode())
-        except (TemplateError, UnicodeDecodeError) as error:
-            raise SlmError(f"{self.path}: its chat template can't be read: {error}") from error
+        self._chat = _ChatVocabulary(self._model, self.path)
 
     def _make_context(self, n_ctx: int, n_threads: int, chunk: int) -> None:
         trained = llama_cpp.llama_model_n_ctx_train(self._model)
@@ -216,108 +207,30 @@ class Slm:
         self._chunk = chunk
         self._evaluated: list[int] = []  # the prompt tokens in whole chunks whose KV cache is there
         self._tokens = (llama_cpp.llama_token * chunk)()
-        self._stop_flag = ctypes.create_string_buffer(2)
 
     def _load_adapter(self, path: Path) -> None:
         _check_file(path)
         _log_lines.clear()
-        adapter = llama_cpp.llama_adapter_lora_init_from_file(self._model, str(path).encode())
-        if adapter is None:
+        adapter = llama_cpp.llama_adapter_lora_init(self._model, str(path).encode())
+        if not adapter:
             raise SlmError(f"{path} is not a LoRA adapter for {self.path}: {_last_errors()}")
         adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter)  # freed with the model
         if llama_cpp.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0)) != 0:
             raise SlmError(f"{path} can't be applied to {self.path}: {_last_errors()}")
 
-    def _read_vocabulary(self) -> None:
-        self._n_vocab = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        self._pieces: dict[int, bytes | None] = {}
-        structural = set()
-        for part, is_content in self._render([Message("system", "s"), Message("user", "u")]):
-            if not is_content:
-                structural |= {t for t in self._tokenize(part, special=True) if self._attributes(t) & _SPECIAL}
-        texts = [text for text in map(self._special_token, structural) if len(text) > 1 and not text.isspace()]
-        breaks = [f"(?<={re.escape(text[0])})(?={re.escape(text[1:])})" for text in sorted(texts)]
-        self._structural = re.compile("|".join(breaks)) if breaks else None
-
     def _warm_up(self) -> None:
         """The first evaluation allocates; do it now rather than in the first decision."""
-        self._prefill(self._tokenize(_HEADS[0]))
+        self._prefill(self._chat.head_tokens[_HEADS[0]])
         llama_cpp.llama_memory_clear(self._memory, True)
         self._evaluated = []
-
-    # Text and tokens
-
-    def _render(self, messages: Sequence[Message]) -> list[tuple[str, bool]]:
-        """The prompt in parts: (text, whether it is a message's content rather than the template's)."""
-        marks = [f"\ue000{index}\ue001" for index in range(len(messages))]
-        chat = [{"role": message.role, "content": mark} for message, mark in zip(messages, marks, strict=True)]
-        try:
-            text = self._template.render(
-                messages=chat,
-                bos_token=self._bos,
-                eos_token=self._eos,
-                add_generation_prompt=True,
-                raise_exception=_refuse_chat,
-            )
-        except TemplateError as error:
-            raise SlmError(f"{self.path}: its chat template refuses the messages: {error}") from error
-        pieces = re.split("\ue000(\\d+)\ue001", text)
-        if [int(index) for index in pieces[1::2]] != list(range(len(messages))):
-            raise SlmError(f"{self.path}: its chat template does not show every message once and in order")
-        if llama_cpp.llama_vocab_get_add_bos(self._vocab) and self._bos:
-            pieces[0] = pieces[0].removeprefix(self._bos)  # the tokenizer puts it there
-        return [(messages[int(p)].content, True) if i % 2 else (p, False) for i, p in enumerate(pieces)]
-
-    def _tokenize_parts(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
-        tokens = [llama_cpp.llama_vocab_bos(self._vocab)] if llama_cpp.llama_vocab_get_add_bos(self._vocab) else []
-        for text, is_content in parts:
-            if not is_content:
-                tokens += self._tokenize(text, special=True)
-            else:  # user-defined tokens are found without `special`, too: break up those of the template
-                for fragment in self._structural.split(text) if self._structural else [text]:
-                    tokens += self._tokenize(fragment)
-        return tokens
-
-    def _tokenize(self, text: str, special: bool = False) -> list[int]:
-        data = text.encode("utf-8", "replace")
-        if not data:
-            return []
-        room = len(data) + 2
-        tokens = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special)
-        if count < 0:
-            raise SlmError(f"{self.path}: its tokenizer made {-count} tokens of {len(data)} bytes")
-        return tokens[:count]
-
-    def _piece(self, token: int) -> bytes | None:
-        """The token's text, None when it ends an answer: an end token, or any other of the chat template."""
-        if token not in self._pieces:
-            ends = llama_cpp.llama_vocab_is_eog(self._vocab, token) or llama_cpp.llama_vocab_is_control(self._vocab, token)
-            self._pieces[token] = None if ends else self._text_of(token)
-        return self._pieces[token]
-
-    def _text_of(self, token: int, special: bool = False) -> bytes:
-        size = 256
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            count = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, size, 0, special)
-            if count >= 0:
-                return buffer.raw[:count]
-            size = -count
-
-    def _special_token(self, token: int) -> str:
-        return self._text_of(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
-
-    def _attributes(self, token: int) -> int:
-        return int(llama_cpp.llama_vocab_get_attr(self._vocab, token))
 
     def _check_length(self, prompt_tokens: int, grammar: CommandGrammar | None) -> None:
         answer = self._limits.analysis + self._limits.reasoning + 16  # 16: the line heads
         answer += grammar.longest if grammar is not None else self._limits.command
         if prompt_tokens + answer > self._n_ctx:
             raise SlmError(
-                f"the prompt has {prompt_tokens} tokens and the answer takes up to {answer}, but n_ctx is {self._n_ctx}; "
-                f"set n_ctx to at least {prompt_tokens + answer}, or forget things that are far away"
+                f"the prompt has {prompt_tokens} tokens, the answer takes up to {answer}, and n_ctx is {self._n_ctx}: "
+                f"set n_ctx to {prompt_tokens + answer} or more"
             )
 
     # Evaluation
@@ -335,6 +248,8 @@ class Slm:
         def is_late() -> bool:
             return end is not None and time.monotonic() >= end
 
+        ended = threading.Event()
+
         def watch() -> None:
             while not ended.wait(_POLL):
                 if is_cancelled() or is_late():
@@ -343,9 +258,9 @@ class Slm:
 
         if is_cancelled() or is_late():
             flag[0] = b"\x01"
-        ended = threading.Event()
-        watcher = threading.Thread(target=watch, name="slm-watch", daemon=True) if cancel or end else None
-        if watcher is not None:
+        watcher = None
+        if cancel is not None or end is not None:
+            watcher = threading.Thread(target=watch, name="slm-watch", daemon=True)
             watcher.start()
         try:
             yield
@@ -361,7 +276,7 @@ class Slm:
     def _prefill(self, tokens: list[int]) -> int:
         """Evaluate a prompt, from the first chunk that differs from the prompt before; returns the tokens reused."""
         size = self._chunk
-        same = next((i for i, (a, b) in enumerate(zip(tokens, self._evaluated, strict=False)) if a != b), None)
+        same = next((i for i, (a, b) in enumerate(zip(tokens, self._evaluated)) if a != b), None)
         same = min(len(tokens), len(self._evaluated)) if same is None else same
         reused = min(same, len(tokens) - 1) // size * size
         if not llama_cpp.llama_memory_seq_rm(self._memory, 0, reused, -1):  # recurrent models can't go back
@@ -400,7 +315,7 @@ class Slm:
         text = bytearray()
         for _ in range(self._limits.analysis + self._limits.reasoning + self._limits.command):
             token = self._sample()
-            piece = self._piece(token)
+            piece = self._chat.piece(token)
             if piece is None:
                 break
             text += piece
@@ -418,30 +333,31 @@ class Slm:
 
     def _write_section(self, limit: int, heads: Sequence[str]) -> tuple[str, str]:
         """Free text up to the next line head, which is put in where the model does not write it."""
-        marks = [f"\n{head}".encode() for head in heads]
-        reach = max(map(len, marks))
         text = bytearray()
         for _ in range(limit):
             token = self._sample()
-            piece = self._piece(token)
+            piece = self._chat.piece(token)
             if piece is None:
                 break
             text += piece
-            for head, mark in zip(heads, marks, strict=True):
-                at = text.find(mark, max(0, len(text) - len(piece) - reach))
+            for head in heads:
+                at = text.find(head.encode(), max(0, len(text) - len(piece) - len(head)))
                 if at >= 0:
-                    surplus = len(text) - at - len(mark)  # what the last token says beyond the head
-                    kept = piece[: len(piece) - surplus].decode("utf-8", "replace")
-                    self._evaluate(self._tokenize(kept) if surplus else [token])
+                    self._evaluate(self._cut_after(head, token, piece, len(text) - at - len(head)))
                     return _one_line(text[:at]), head
             self._evaluate([token])
-        self._evaluate(self._tokenize(f"\n{heads[0]}"))
+        self._evaluate(self._chat.head_tokens[heads[0]])
         return _one_line(text), heads[0]
+
+    def _cut_after(self, head: str, token: int, piece: bytes, surplus: int) -> list[int]:
+        """A head's last token, without the `surplus` bytes that it holds beyond the head; a space may stay in text."""
+        may_stay = surplus == 0 or (head != _HEADS[-1] and piece[-surplus:] == b" ")
+        return [token] if may_stay else self._chat.tokenize(piece[: len(piece) - surplus].decode("utf-8", "replace"))
 
     def _write_command(self, grammar: CommandGrammar) -> str:
         """A command of the grammar: the likeliest by the model's own choice of tokens."""
-        sampler = llama_cpp.llama_sampler_init_grammar(self._vocab, grammar.gbnf.encode(), b"root")
-        if sampler is None:
+        sampler = llama_cpp.llama_sampler_init_grammar(self._chat.vocab, grammar.gbnf.encode(), b"root")
+        if not sampler:
             raise SlmError(f"llama.cpp can't read the grammar of {len(grammar.commands)} commands: {_last_errors()}")
         try:
             text = b""
@@ -450,7 +366,7 @@ class Slm:
                 if not _allows(sampler, token):
                     token = self._sample_allowed(sampler)
                 llama_cpp.llama_sampler_accept(sampler, token)
-                text += self._piece(token) or b""
+                text += self._chat.piece(token) or b""
                 self._evaluate([token])
             return command
         finally:
@@ -458,10 +374,10 @@ class Slm:
 
     def _sample_allowed(self, grammar: Any) -> int:
         """The choice among the tokens that the grammar allows, for when the free choice is none of them."""
-        candidates = np.zeros(self._n_vocab, _CANDIDATE)
-        candidates["id"] = np.arange(self._n_vocab)
+        candidates = np.zeros(self._chat.size, _CANDIDATE)
+        candidates["id"] = np.arange(self._chat.size)
         logits = llama_cpp.llama_get_logits_ith(self._context, -1)
-        candidates["logit"] = np.ctypeslib.as_array(logits, (self._n_vocab,))
+        candidates["logit"] = np.ctypeslib.as_array(logits, (self._chat.size,))
         array = _candidate_array(candidates)
         llama_cpp.llama_sampler_apply(grammar, ctypes.byref(array))
         llama_cpp.llama_sampler_apply(self._sampler, ctypes.byref(array))
@@ -469,6 +385,131 @@ class Slm:
         if not _allows(grammar, chosen.id):
             raise SlmError(f"{self.path}: its tokenizer can't spell any command that is open")
         return int(chosen.id)
+
+
+class _ChatVocabulary:
+    """Chat messages to tokens and tokens to text, by the model's own template and tokenizer."""
+
+    def __init__(self, model: Any, path: Path) -> None:
+        self._path = path
+        self.vocab = llama_cpp.llama_model_get_vocab(model)
+        self.size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
+        self._pieces: dict[int, bytes | None] = {}
+        bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
+        self._start: list[int] = [bos] if llama_cpp.llama_vocab_get_add_bos(self.vocab) else []
+        self._bos, self._eos = self._text(bos), self._text(eos)
+        self._template = self._read_template(model)
+        self._template_tokens = self._find_template_tokens()
+        texts = sorted(self._template_tokens, key=len, reverse=True)
+        within = [f"(?<={re.escape(text[0])})(?={re.escape(text[1:])})" for text in texts]
+        self._at_tokens = re.compile(f"({'|'.join(map(re.escape, texts))})" if texts else "(?!)()")
+        self._within_tokens = re.compile("|".join(within) or "(?!)")
+        self.head_tokens = {head: self._tokenize_head(head) for head in _HEADS}
+
+    def render(self, messages: Sequence[Message]) -> list[tuple[str, bool]]:
+        """The prompt in parts: (text, whether it is a message's content rather than the template's)."""
+        marks = [f"\ue000{index}\ue001" for index in range(len(messages))]
+        chat = [{"role": message.role, "content": mark} for message, mark in zip(messages, marks)]
+        try:
+            text = self._template.render(
+                messages=chat,
+                bos_token=self._bos,
+                eos_token=self._eos,
+                add_generation_prompt=True,
+                raise_exception=_refuse_chat,
+            )
+        except TemplateError as error:
+            raise SlmError(f"{self._path}: its chat template refuses the messages: {error}") from error
+        pieces = re.split("\ue000(\\d+)\ue001", text)
+        if [int(index) for index in pieces[1::2]] != list(range(len(messages))):
+            raise SlmError(f"{self._path}: its chat template does not show every message once and in order")
+        if self._start and self._bos:
+            pieces[0] = pieces[0].removeprefix(self._bos)  # the tokenizer puts it there
+        return [(messages[int(p)].content, True) if i % 2 else (p, False) for i, p in enumerate(pieces)]
+
+    def tokenize_parts(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
+        """Tokens of the parts as of one text, except that the template's own are recognised in its text alone."""
+        tokens, plain = list(self._start), ""
+        for text, is_content in parts:
+            if is_content:
+                # A tokenizer finds user-defined tokens in any text: break up those that the template uses.
+                for index, piece in enumerate(self._within_tokens.split(text)):
+                    if index > 0:
+                        tokens += self.tokenize(plain)
+                        plain = ""
+                    plain += piece
+                continue
+            for index, piece in enumerate(self._at_tokens.split(text)):
+                if index % 2:
+                    tokens += [*self.tokenize(plain), self._template_tokens[piece]]
+                    plain = ""
+                else:
+                    plain += piece
+        return tokens + self.tokenize(plain)
+
+    def tokenize(self, text: str, special: bool = False) -> list[int]:
+        """Tokens of a text alone; those that are control tokens are found in it only with `special`."""
+        data = text.encode("utf-8", "replace")
+        if not data:
+            return []
+        room = len(data) + 2
+        tokens = (llama_cpp.llama_token * room)()
+        count = llama_cpp.llama_tokenize(self.vocab, data, len(data), tokens, room, False, special)
+        if count < 0:
+            raise SlmError(f"{self._path}: its tokenizer made {-count} tokens of {len(data)} bytes")
+        return list(tokens[:count])
+
+    def piece(self, token: int) -> bytes | None:
+        """The token's text, None when it ends an answer: an end token, or any other control token."""
+        if token not in self._pieces:
+            ends = llama_cpp.llama_vocab_is_eog(self.vocab, token)
+            ends = ends or llama_cpp.llama_vocab_is_control(self.vocab, token)
+            self._pieces[token] = None if ends else self._bytes(token)
+        return self._pieces[token]
+
+    def _read_template(self, model: Any) -> Template:
+        source = llama_cpp.llama_model_chat_template(model, None)
+        if not source:
+            raise SlmError(f"{self._path} has no chat template (tokenizer.chat_template); use a model made for chats")
+        try:
+            environment = ImmutableSandboxedEnvironment(
+                trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            )
+            return environment.from_string(source.decode())
+        except (TemplateError, UnicodeDecodeError) as error:
+            raise SlmError(f"{self._path}: its chat template can't be read: {error}") from error
+
+    def _find_template_tokens(self) -> dict[str, int]:
+        """Text to id of the special tokens that the template uses. White space may be one, too, and is no structure."""
+        found = {}
+        for part, is_content in self.render([Message("system", "s"), Message("user", "u")]):
+            for token in [] if is_content else self.tokenize(part, special=True):
+                text = self._text(token)
+                is_special = llama_cpp.llama_vocab_get_attr(self.vocab, token) & _SPECIAL
+                if is_special and len(text) > 1 and not text.isspace():
+                    found[text] = token
+        return found
+
+    def _tokenize_head(self, head: str) -> list[int]:
+        """The tokens of a line head as they are before text: some tokenizers join the space to the head."""
+        tokens = self.tokenize(head + (" explore(kitchen)" if head == _HEADS[-1] else " The"))
+        text, count = b"", 0
+        while len(text) < len(head):
+            text += self._bytes(tokens[count])
+            count += 1
+        return tokens[:count] if text.decode("utf-8", "replace").rstrip(" ") == head else self.tokenize(head)
+
+    def _bytes(self, token: int) -> bytes:
+        size = 256
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, size, 0, True)
+            if count >= 0:
+                return buffer.raw[:count]
+            size = -count
+
+    def _text(self, token: int) -> str:
+        return self._bytes(token).decode("utf-8", "replace") if token >= 0 else ""
 
 
 class _Stopped(Exception):
@@ -501,7 +542,9 @@ def _allows(grammar: Any, token: int) -> bool:
 
 
 def _one_line(text: bytes | bytearray) -> str:
-    return " ".join(text.decode("utf-8", "replace").split())
+    """Printable text on one line: a model may write anything, and this goes to logs and terminals."""
+    shown = (c if c.isprintable() else " " for c in text.decode("utf-8", "replace"))
+    return " ".join("".join(shown).split())
 
 
 def _refuse_chat(message: str) -> None:
@@ -532,8 +575,7 @@ def _check_file(path: Path) -> None:
 # llama.cpp's log: to logging, and the last errors into messages
 
 _log_lines: deque[str] = deque(maxlen=8)
-_is_log_captured = threading.Event()
-_WARNING, _ERROR = 2, 3
+_WARNING, _ERROR = 3, 4  # ggml_log_level
 
 
 @llama_cpp.llama_log_callback
@@ -546,10 +588,8 @@ def _forward_log(level: int, text: bytes, _: ctypes.c_void_p) -> None:
 
 
 def _capture_log() -> None:
-    if not _is_log_captured.is_set():
-        llama_cpp.llama_log_set(_forward_log, ctypes.c_void_p(0))
-        llama_cpp.llama_backend_init()
-        _is_log_captured.set()
+    llama_cpp.llama_log_set(_forward_log, ctypes.c_void_p(0))  # each time: others in this process may have set theirs
+    llama_cpp.llama_backend_init()
 
 
 def _last_errors() -> str:
