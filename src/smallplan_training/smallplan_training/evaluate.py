@@ -341,9 +341,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _search_config(args: argparse.Namespace) -> SearchConfig:
     try:
-        return SearchConfig(
-            max_steps=args.max_steps, helps=Helps(matches=not args.no_matches, hints=not args.no_hints)
-        )
+        return SearchConfig(max_steps=args.max_steps, helps=Helps(matches=not args.no_matches, hints=not args.no_hints))
     except ValueError as error:
         raise UserError(str(error)) from error
 

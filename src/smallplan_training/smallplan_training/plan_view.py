@@ -7,7 +7,6 @@ story are in the robot's world frame, whose origin lies at `SearchStory.origin` 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -116,7 +115,7 @@ def draw_animation(story: SearchStory, path: Path) -> None:
         here = step.path[-1] if step.path else here
     frames += [stage.picture(len(story.steps)), stage.picture(len(story.steps), finished=True)]
     both = np.vstack([np.asarray(frames[0]), np.asarray(frames[-1])])  # all fog, and none
-    palette = Image.fromarray(both).quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    palette = Image.fromarray(both).quantize(256, dither=Image.Dither.NONE)
     images = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     durations = [FRAME_MS] * (len(images) - 1) + [LAST_FRAME_MS]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -371,17 +370,25 @@ class _Stage:
         steps = self._story.steps
         columns = 1 if len(steps) <= _ROWS else 2
         rows = max(_ROWS, math.ceil(len(steps) / columns))
-        size, length = (9.0, 40) if columns == 1 else (6.6, 27)
+        size, length = (9.0, 42) if columns == 1 else (7.2, 28)
         for number, step in enumerate(steps[:count], start=1):
             column, row = divmod(number - 1, rows)
             x, y = column * 0.5, 1.0 - (row + 0.5) / rows
             style = {"fontsize": size, "va": "center"}
             colour = KIND_COLOUR[step.kind]
-            words = textwrap.shorten(step.command, length, placeholder="…") + ("" if step.success else " (failed)")
+            words = step.command if columns == 1 else _in_short(step)
+            words = words if step.success else f"failed: {words}"
+            words = words if len(words) <= length else words[: length - 1] + "…"
             self._changing.append(
                 self._panel.text(x + 0.06, y, str(number), color=colour, weight="bold", ha="right", **style)
             )
             self._changing.append(self._panel.text(x + 0.085, y, words, color=INK, **style))
+
+
+def _in_short(step: StoryStep) -> str:
+    """A command in fewer letters: `open fridge, kitchen`."""
+    arguments = step.command.partition("(")[2].rstrip(")").split(", ")
+    return f"{KIND_WORD.get(step.kind, step.kind.verb)} {', '.join(reversed(arguments))}"
 
 
 def _ends(story: SearchStory) -> list[Point2]:

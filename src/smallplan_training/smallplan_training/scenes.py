@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from smallplan_planner.resources import resource
+from smallplan_planner.resources import DEFAULT_MODEL, resource
 from smallplan_training.errors import UserError
 from smallplan_training.simulators.house.house import House, HouseError
 
@@ -38,16 +38,11 @@ def load_house(path: Path) -> House:
 
 
 def default_model() -> Path:
-    """The GGUF file in models/; raises `UserError` when there is none, or several."""
+    """The model that the project ships; raises `UserError` when it isn't there."""
     try:
-        folder = resource("models", "")
+        return resource("models", DEFAULT_MODEL)
     except FileNotFoundError as error:
-        raise UserError(f"there is no folder of models: {error}") from error
-    models = sorted(folder.glob("*.gguf"))
-    if len(models) != 1:
-        names = ", ".join(path.name for path in models) or "none"
-        raise UserError(f"expected one GGUF file in {folder}, found {names}; give one with --model")
-    return models[0]
+        raise UserError(f"the default model is not there; give one with --model. {error}") from error
 
 
 def _files_of(name: str) -> list[Path]:

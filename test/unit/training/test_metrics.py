@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from smallplan_planner.search import ResultCode, SearchResult
 from smallplan_training import metrics
 from smallplan_training.metrics import EpisodeScore
