@@ -138,7 +138,7 @@ class SceneGraphBuilder:
         row, col = self.grid.to_cell(x, y)
         if not self.grid.contains(row, col) or self.grid.data[row, col] == UNKNOWN:
             return ""
-        return _room_id(int(self.segmentation.nearest[row, col]))
+        return _room_id(self.segmentation.room_at(row, col))
 
     def approach(self, target_id: str) -> tuple[int, int] | None:
         """The cell to go to for an object, a door or a frontier of the last graph; None when it can't be reached.

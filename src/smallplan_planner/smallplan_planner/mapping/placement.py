@@ -97,9 +97,9 @@ class ObjectPlacer:
         if anchor is None or math.dist(anchor.position, (x, y)) > MOVED:
             floor = self._floor_beside(detection)
             if floor is None:
-                return int(self._rooms.nearest[self._clamped(x, y)])
+                return self._rooms.room_at(*self._clamped(x, y))
             anchor = self._anchors[detection.key] = _Anchor(floor, (x, y))
-        return int(self._rooms.nearest[self._clamped(*anchor.floor)])
+        return self._rooms.room_at(*self._clamped(*anchor.floor))
 
     def _floor_beside(self, detection: Detection) -> tuple[float, float] | None:
         """The free floor nearest to a detection's footprint that no wall separates from it, None if there is none."""

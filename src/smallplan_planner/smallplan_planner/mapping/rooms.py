@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -57,11 +57,19 @@ class Segmentation:
     """Rooms on one grid."""
 
     labels: LabelArray  # (H, W) number of the room that a free cell belongs to, 0 for all other cells
-    nearest: LabelArray  # (H, W) number of the room that is nearest to the cell, never 0
     leads_out: BoolArray  # (H, W) free cells in, just before or beyond an opening to space that is no room yet
     openings: tuple[Opening, ...]  # in the order of the doors given
     robot_room: int  # number of the room that the robot is in
     numbers: tuple[int, ...]  # of the rooms, ascending, which is the order of first sight
+
+    @cached_property
+    def nearest(self) -> LabelArray:
+        """(H, W): number of the room whose floor is nearest to each cell, never 0."""
+        return _spread(self.labels)
+
+    def room_at(self, row: int, col: int) -> int:
+        """The room that a cell belongs to, or is nearest to when it is no floor of a room."""
+        return int(self.labels[row, col] or self.nearest[row, col])
 
     def cells(self) -> list[CellArray]:
         """Flat indices of the cells of each room, in the order of `numbers`, without its openings to no room yet."""
@@ -154,9 +162,7 @@ class RoomSegmenter:
                 if annex and home in numbers and annex not in numbers and not annexes[annex]:
                     annexes[annex] = numbers[home]
         core, beyond = table[group_of], annexes[group_of]
-        rows, cols = ndimage.distance_transform_edt(core == 0, return_distances=False, return_indices=True)
-        nearest = np.where(beyond > 0, beyond, core[rows, cols])
-        labels = np.where(free, nearest, 0).astype(np.int32)
+        labels = _fill(np.where(beyond > 0, beyond, core), free)
         leads_out = beyond > 0
         openings = []
         for door, (one, other) in zip(doors, sides_of):
@@ -167,9 +173,7 @@ class RoomSegmenter:
         previous = self._previous_labels(grid)
         self._memory = core if previous is None else np.where(core > 0, core, previous)
         self._memory_grid = grid
-        return Segmentation(
-            labels, nearest, leads_out & free, tuple(openings), robot_room, tuple(sorted(numbers.values()))
-        )
+        return Segmentation(labels, leads_out & free, tuple(openings), robot_room, tuple(sorted(numbers.values())))
 
     def _previous_labels(self, grid: OccupancyGrid) -> LabelArray | None:
         """What is remembered, on the cells of `grid`, which may have grown or moved since."""
@@ -281,6 +285,33 @@ def _standing_cell(free: BoolArray, grid: OccupancyGrid, robot_xy: tuple[float, 
     rows, cols = np.unravel_index(near, free.shape)
     best = int(np.argmin((rows - cell[0]) ** 2 + (cols - cell[1]) ** 2))
     return (int(rows[best]), int(cols[best]))
+
+
+def _fill(labels: LabelArray, free: BoolArray) -> LabelArray:
+    """Labels, with free cells that have none given that of the free cells beside them, else the nearest one.
+
+    Nearly all of these are the few cells of openings, which touch the rooms to both sides: looking around each
+    of them is much cheaper than a distance transform of the whole grid.
+    """
+    filled = np.pad(labels, 1)
+    flat, width = filled.ravel(), filled.shape[1]
+    rows, cols = np.nonzero(free & (labels == 0))
+    open_cells = (rows + 1) * width + cols + 1
+    while open_cells.size:
+        beside = np.max([flat[open_cells + step] for step in (-width, -1, 1, width)], axis=0)
+        if not beside.any():
+            break
+        flat[open_cells] = beside
+        open_cells = open_cells[beside == 0]
+    filled = filled[1:-1, 1:-1]
+    return np.where(free, _spread(filled), 0).astype(np.int32) if open_cells.size else filled
+
+
+def _spread(labels: LabelArray) -> LabelArray:
+    """(H, W): the label that is nearest to each cell, in a straight line. There must be one."""
+    rows, cols = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
+    spread: LabelArray = labels[rows, cols]
+    return spread
 
 
 def _nearest_label(labels: LabelArray, cell: tuple[int, int]) -> int:

@@ -147,7 +147,7 @@ def _sample(chains: nx.MultiGraph, grid: OccupancyGrid, rooms: Segmentation) -> 
     """Chains -> graph with a node at each junction and end, and about every SPACING metres between them."""
     graph = nx.Graph()
     number: dict[int, int] = {}
-    room_of = rooms.nearest.ravel()
+    room_of = rooms.labels.ravel()
 
     def node_at(cell: int) -> int:
         if cell not in number:
@@ -183,7 +183,7 @@ def _cut_doorways(graph: nx.Graph, grid: OccupancyGrid, rooms: Segmentation) -> 
         border = sorted({other for node in hole for other in graph[node]} - hole)
         if not border:
             continue  # nothing but this doorway is reachable: it stays
-        through = graph.subgraph(hole | set(border))
+        through = graph.subgraph(hole | set(border)).copy()
         bridges = nx.Graph()
         bridges.add_nodes_from(border)
         for start in border:

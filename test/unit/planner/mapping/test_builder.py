@@ -42,6 +42,10 @@ def thing(key: str, x: float, y: float, **more: object) -> Detection:
     return replace(Detection(key, key, (x, y, 0.5)), **more)
 
 
+def labels_of(graph: SceneGraph) -> dict[str, str]:
+    return {item.id: item.label for item in graph.objects}
+
+
 def test_the_graph_says_where_the_robot_is_and_when() -> None:
     drawn = house()
     graph = build(drawn, [])
@@ -185,7 +189,7 @@ def test_numbers_that_are_not_finite_are_left_out_with_one_warning(caplog: pytes
 @pytest.mark.parametrize("x", [math.nan, math.inf, 99.0])
 def test_a_robot_that_is_nowhere_is_an_error(x: float) -> None:
     drawn = house()
-    with pytest.raises(ValueError, match="finite numbers are expected|outside of the occupancy grid"):
+    with pytest.raises(ValueError, match=r"finite numbers are expected|outside of the occupancy grid"):
         build(replace(drawn, robot=replace(drawn.robot, x=x)), [])
 
 

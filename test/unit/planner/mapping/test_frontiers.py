@@ -137,9 +137,7 @@ def test_a_frontier_keeps_its_number_as_it_moves_and_numbers_are_not_used_again(
     (second,) = find(draw(further), tracker)
     assert second.number == first.number == 1
     assert second.cell != first.cell
-    whole = "\n".join(
-        line[:5].ljust(9, ".") + "#" if line[:1] == "#" and "." in line else line for line in HALF_SEEN.split("\n")
-    )
+    whole = "\n".join(line + "....#" if line[-1:] == "." else line for line in HALF_SEEN.split("\n"))
     assert find(draw(whole), tracker) == ()
     assert [f.number for f in find(draw(HALF_SEEN), tracker)] == [2]
 

@@ -44,6 +44,14 @@ def test_every_free_cell_has_a_room_and_no_other_has() -> None:
     rooms = segment(drawn)
     assert np.array_equal(rooms.labels > 0, drawn.grid.data == FREE)
     assert (rooms.nearest > 0).all()
+    assert np.array_equal(rooms.nearest[rooms.labels > 0], rooms.labels[rooms.labels > 0])
+    assert rooms.room_at(0, 0) == 1 and rooms.room_at(0, 12) == 2
+
+
+def test_specks_of_free_floor_belong_to_the_nearest_room() -> None:
+    rooms = segment(draw(TWO_ROOMS.replace("#.....#\n", "#.### .\n", 1)))
+    assert rooms.numbers == (1, 2)
+    assert room_at(rooms, 1, 12) == 2
 
 
 def test_without_a_detected_opening_it_is_one_room() -> None:
