@@ -1,0 +1,83 @@
+"""Start, failures to configure, parameters, transitions and the end of the planner's process."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from fixtures.ros_world import FakeExecutor, World, endless_graph, until_cancelled, wait_until, with_mug
+from smallplan_msgs.action import FindObject
+from smallplan_planner.actions import OutcomeCode
+
+
+def test_a_model_that_can_not_be_loaded(world: World, tiny_model: Path, tmp_path: Path) -> None:
+    """The node stays unconfigured and says why; once the parameter is right it can be configured."""
+    bad = {
+        "missing.gguf": (None, "does not exist"),
+        "empty.gguf": (b"", "is empty"),
+        "text.gguf": (b"not a model at all, but long enough", "not a GGUF"),
+        "truncated.gguf": (tiny_model.read_bytes()[:50_000], "truncated.gguf"),
+    }
+    for name, (content, _) in bad.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+    planner = world.start_planner("unconfigured", policy="slm", model_path=tmp_path / "missing.gguf", n_threads=1)
+    wait_until(lambda: "Correct the parameters" in planner.output, what="the reason")
+    for name, (_, reason) in bad.items():
+        assert world.set_parameter("model_path", str(tmp_path / name)) == ""
+        assert not world.change_state("configure")
+        wait_until(lambda name=name, reason=reason: name in planner.output and reason in planner.output, what=reason)
+        assert world.state() == "unconfigured"
+    wait_until(lambda: "truncated.gguf" in world.diagnostics["planner"].message, what="the reason in the diagnostics")
+    assert not world.try_search().handle.accepted
+
+    assert world.set_parameter("model_path", str(tiny_model)) == ""
+    assert world.change_state("configure") and world.change_state("activate")
+    world.perceive(with_mug(endless_graph()))
+    search = world.search(max_steps=1)
+    search.result()
+    assert search.feedback[0].decision.source == "slm"
+    planner.stop()
+    assert "Traceback" not in planner.output
+
+
+def test_parameters_that_can_not_be_used(world: World) -> None:
+    planner = world.start_planner("unconfigured", fallback="pray", deadline=-1.0)
+    wait_until(lambda: "Correct the parameters" in planner.output, what="the reason")
+    assert "'pray'" in planner.output and "deadline" in planner.output
+    assert not world.change_state("configure")
+    assert "greedy, abort" in world.set_parameter("fallback", "hope")
+    assert world.set_parameter("fallback", "abort") == "" and world.set_parameter("deadline", 5.0) == ""
+    assert world.change_state("configure")
+    planner.stop()
+
+
+def test_transitions_that_do_not_exist_are_refused(world: World) -> None:
+    planner = world.start_planner("unconfigured", autostart=False)
+    assert not world.change_state("activate")
+    assert world.change_state("configure") and world.state() == "inactive"
+    assert not world.try_search().handle.accepted
+    assert world.change_state("activate") and not world.change_state("activate")
+    assert world.change_state("deactivate") and world.change_state("cleanup")
+    assert world.state() == "unconfigured"
+    assert world.change_state("configure") and world.change_state("activate")
+    world.perceive(with_mug(endless_graph()))
+    assert world.search().result().success
+    planner.stop()
+    assert "Traceback" not in planner.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_robot_and_ends_the_process(world: World, number: int) -> None:
+    planner = world.start_planner()
+    executor = FakeExecutor(world, until_cancelled)
+    world.perceive(endless_graph())
+    search = world.search()
+    wait_until(lambda: executor.goals, what="an action")
+    planner.signal(number)
+    assert planner.wait() == 0
+    assert "Traceback" not in planner.output, planner.output
+    assert executor.ended[0].code is OutcomeCode.CANCELED
+    assert search.result().error_code == FindObject.Result.CANCELED
+    executor.destroy()
