@@ -48,6 +48,7 @@ ROOM_FOR_ONE = 0.8
 """m² of floor that a room of its size is expected to hold for each piece; small rooms get fewer pieces."""
 SPARE_CONTAINERS = 0.25
 """Further pieces that open for each m² of floor, as far as they fit: a house has more cupboards than it needs."""
+ONE_IS_ENOUGH = ("fridge", "oven", "microwave", "dishwasher", "washing machine", "dryer", "tv stand", "chest freezer")
 
 
 @dataclass
@@ -85,7 +86,7 @@ def _wish_list(rng: np.random.Generator, priors: Priors, room_type: str, area: f
         must += [name] * low
         may += [name] * int(rng.integers(low, high + 1) - low)
     may = [may[int(i)] for i in rng.permutation(len(may))]
-    openable = [name for name in must + may if priors.furniture[name].openable]
+    openable = [name for name in must + may if priors.furniture[name].openable and name not in ONE_IS_ENOUGH]
     spare = (
         [openable[int(i)] for i in rng.integers(len(openable), size=round(area * SPARE_CONTAINERS))] if openable else []
     )

@@ -291,10 +291,9 @@ class House:
 
     def _door_segment(self, index: int, source: str = "") -> tuple[Point2, Point2]:
         door = self.doors[index]
-        for wall in self.walls:
-            segment = _segment_on_wall(door, wall)
-            if segment:
-                return segment
+        found = [segment for segment in (_segment_on_wall(door, wall) for wall in self.walls) if segment]
+        if found:
+            return min(found)[1:]
         where = f"{source or self.name}: doors[{index}].position"
         raise HouseError(
             f"{where}: the opening at {door.position}, {door.width} m wide, lies on no wall; "
@@ -311,8 +310,8 @@ def point_in_polygon(x: float, y: float, polygon: Sequence[Point2]) -> bool:
     return inside
 
 
-def _segment_on_wall(door: HouseDoor, wall: Wall) -> tuple[Point2, Point2] | None:
-    """The door's jambs when it lies on this wall, else None."""
+def _segment_on_wall(door: HouseDoor, wall: Wall) -> tuple[float, Point2, Point2] | None:
+    """How far off the wall's line the door is, and its jambs, when it lies on this wall, else None."""
     (ax, ay), (bx, by), (x, y) = wall.a, wall.b, door.position
     length = math.hypot(bx - ax, by - ay)
     if length == 0:
@@ -322,7 +321,7 @@ def _segment_on_wall(door: HouseDoor, wall: Wall) -> tuple[Point2, Point2] | Non
     half = door.width / 2
     if off > ON_WALL or along - half < -ON_WALL or along + half > length + ON_WALL:
         return None
-    return (x - half * ux, y - half * uy), (x + half * ux, y + half * uy)
+    return off, (x - half * ux, y - half * uy), (x + half * ux, y + half * uy)
 
 
 @lru_cache(maxsize=1)

@@ -27,7 +27,7 @@ FULL_TURN = 2 * math.pi
 STEPS = int(RANGE / RESOLUTION)
 LINE_SAMPLES = int(STEPS * 1.2)
 """Points on a line of sight: less than a cell apart at full range, and always the same ones for the same line."""
-RAYS = 2 * int(math.pi * STEPS * 1.25)  # 1.25 rays a cell at full range, so that no cell is skipped
+RAYS = 2 * int(2 * math.pi * STEPS)  # two rays a cell at full range, so that no cell is skipped
 
 
 @lru_cache(maxsize=8)

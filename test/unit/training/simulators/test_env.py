@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from smallplan_planner.actions import DONE, Action, ActionKind, ActionRules, OutcomeCode, valid_actions
+from smallplan_planner.scene_graph import Pose, SceneGraph
+from smallplan_training.simulators.house.env import HouseSearchEnv
+from smallplan_training.simulators.house.episodes import NoEpisode
+from smallplan_training.simulators.house.generator import generate_house
+from smallplan_training.simulators.house.house import House
+from smallplan_training.simulators.search_env import StepInfo
+
+START = Pose(1.0, 2.0, 0.0)
+
+
+@pytest.fixture
+def env(two_rooms: House) -> HouseSearchEnv:
+    return HouseSearchEnv([two_rooms])
+
+
+def spoon_search(env: HouseSearchEnv) -> tuple[SceneGraph, dict[str, Any]]:
+    return env.reset(seed=0, options={"start": START, "target": "spoon"})
+
+
+def of(graph: SceneGraph, label: str) -> Action:
+    """Open the thing of this label, or the door that opens."""
+    if label == "door":
+        door = next(door for door in graph.doors if door.openable)
+        return Action(ActionKind.GO_TO_AND_OPEN, door.rooms[0], door.id)
+    obj = next(obj for obj in graph.objects if obj.label == label)
+    return Action(ActionKind.GO_TO_AND_OPEN, obj.room, obj.id)
+
+
+def test_gymnasium_accepts_it() -> None:
+    check_env(HouseSearchEnv([generate_house(1, 3)]), skip_render_check=True)
+
+
+def test_a_search_that_succeeds(env: HouseSearchEnv) -> None:
+    graph, info = spoon_search(env)
+    assert info["new_nodes"]
+    for label in ("door", "drawer"):
+        graph, reward, terminated, truncated, info = env.step(of(graph, label))
+        assert (reward, terminated, truncated, info["success"]) == (0.0, False, False, False)
+        assert info["outcome"].success
+        assert info["distance"] > 0
+    assert info["new_nodes"] == tuple(obj.id for obj in graph.objects if obj.label == "spoon")
+    graph, reward, terminated, truncated, info = env.step(DONE)
+    assert (reward, terminated, truncated, info["success"]) == (5.0, True, False, True)
+    with pytest.raises(RuntimeError, match=r"call reset\(\) first"):
+        env.step(DONE)
+
+
+def test_done_without_the_target_fails(env: HouseSearchEnv) -> None:
+    spoon_search(env)
+    _, reward, terminated, _, info = env.step(DONE)
+    assert (reward, terminated, info["success"]) == (0.0, True, False)
+
+
+def test_an_episode_is_truncated_after_the_last_step(two_rooms: House) -> None:
+    env = HouseSearchEnv([two_rooms], max_steps=2)
+    graph, _ = spoon_search(env)
+    graph, _, _, truncated, _ = env.step(of(graph, "cupboard"))
+    assert not truncated
+    _, _, terminated, truncated, _ = env.step(of(graph, "door"))
+    assert (terminated, truncated) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        Action(ActionKind.EXPLORE, "room_99", "frontier_1"),
+        Action(ActionKind.NAVIGATE, "room_1", "object_99"),
+        Action(ActionKind.CLOSE, "room_1", "object_1"),
+    ],
+)
+def test_an_invalid_action_fails_with_a_reason_and_without_motion(env: HouseSearchEnv, action: Action) -> None:
+    before, _ = spoon_search(env)
+    graph, _, _, _, info = env.step(action)
+    assert info["outcome"].code is OutcomeCode.STALE_GOAL
+    assert info["feedback"].startswith("It failed: ")
+    assert graph.robot_pose == before.robot_pose
+    assert info["low_level_steps"] == 0
+
+
+def test_the_voronoi_graph_is_computed_when_asked_for(two_rooms: House) -> None:
+    assert spoon_search(HouseSearchEnv([two_rooms]))[1]["voronoi"] is None
+    graph = spoon_search(HouseSearchEnv([two_rooms], voronoi=True))[1]["voronoi"]
+    assert isinstance(graph, nx.Graph)
+    assert graph.number_of_nodes() > 3
+
+
+def test_the_reward_can_be_replaced(two_rooms: House) -> None:
+    def metres(action: Action, info: StepInfo) -> float:
+        return -info["distance"]
+
+    env = HouseSearchEnv([two_rooms], reward=metres)
+    graph, _ = spoon_search(env)
+    _, reward, _, _, info = env.step(of(graph, "cupboard"))
+    assert reward == -info["distance"] < 0
+
+
+def test_sampled_actions_are_valid_on_the_latest_observation(env: HouseSearchEnv) -> None:
+    graph, _ = env.reset(seed=4)
+    for _ in range(10):
+        action = env.action_space.sample()
+        assert action in valid_actions(graph, ActionRules())
+        if action.kind is not ActionKind.DONE:
+            graph, *_ = env.step(action)
+
+
+def test_a_house_is_taken_from_a_file(two_rooms: House, tmp_path: Path) -> None:
+    two_rooms.save(tmp_path / "house.json")
+    env = HouseSearchEnv()
+    env.reset(seed=1, options={"house": tmp_path / "house.json"})
+    assert env.episode.house.name == "two-rooms"
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"goal": "mug"}, "options hold"),
+        ({"start": START}, "'start' without 'target'"),
+        ({"target": "unicorn"}, "'unicorn' can't be a target"),
+    ],
+)
+def test_options_that_make_no_episode_are_refused(env: HouseSearchEnv, options: dict[str, Any], error: str) -> None:
+    with pytest.raises((ValueError, NoEpisode), match=error):
+        env.reset(seed=0, options=options)
+
+
+def test_observations_are_valid_graphs_without_room_types(env: HouseSearchEnv) -> None:
+    for seed in range(3):
+        env = HouseSearchEnv([generate_house(seed)], failure_rate=0.2)
+        graph, _ = env.reset(seed=seed)
+        rng = random.Random(seed)
+        for _ in range(15):
+            graph.validate()
+            assert all(room.label == "" for room in graph.rooms)
+            actions = [action for action in valid_actions(graph, ActionRules()) if action is not DONE]
+            graph, *_ = env.step(rng.choice(actions))
+
+
+def scrambled(house: House, env: HouseSearchEnv, rng: random.Random) -> House:
+    """The house with everything that this search has not seen changed, and every list in another order."""
+    perception, raster = env.robot.perception, env.episode.raster
+    seen = {env.episode.house.furniture[i].id for i in range(len(house.furniture)) if i in perception._key_of_thing}
+    first = len(house.furniture)
+    seen |= {item.id for i, item in enumerate(house.objects, start=first) if i in perception._key_of_thing}
+    known = perception.known >= 0
+    touched = {house.furniture[int(i)].id for i in np.unique(raster.owner[known]) if i >= 0}
+    renamed = {
+        room.id: room.id if (known & (raster.room == index)).any() else f"elsewhere-{index}"
+        for index, room in enumerate(house.rooms)
+    }
+    rooms = [
+        room if renamed[room.id] == room.id else replace(room, id=renamed[room.id], type="observatory")
+        for room in house.rooms
+    ]
+    kept = [piece for piece in house.furniture if piece.id in seen | touched]
+    kept = [piece if piece.id in seen else replace(piece, category="mystery") for piece in kept]
+    kept = [replace(piece, room=renamed[piece.room]) for piece in kept]
+    closed = [piece for piece in kept if piece.openable and piece.id not in opened(env)]
+    objects = []
+    for number, item in enumerate(house.objects):
+        if item.id not in seen:
+            parent = rng.choice(closed)
+            item = replace(
+                item, id=f"other-{number}", category=rng.choice(["spoon", "ghost", "key"]), parent=parent.id,
+                position=(*parent.position, 0.2), size=(0.5, 0.1, 0.1), relation="in",
+            )  # fmt: skip
+        objects.append(item)
+    doors = [replace(door, rooms=tuple(renamed[room] for room in door.rooms)) for door in house.doors]
+    lists: tuple[list[Any], ...] = (rooms, kept, objects, doors)
+    for items in lists:
+        rng.shuffle(items)
+    changed = House(house.name, tuple(rooms), house.walls, tuple(doors), tuple(kept), tuple(objects))
+    changed.check()
+    return changed
+
+
+def opened(env: HouseSearchEnv) -> set[str]:
+    return {piece.id for piece, is_open in zip(env.episode.house.furniture, env.robot.state.container_open) if is_open}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_that_is_undiscovered_shows(seed: int) -> None:
+    house = replace(generate_house(seed, 5 + seed), generated=False)
+    env = HouseSearchEnv(failure_rate=0.1)
+    env.reset(seed=seed, options={"house": house})
+    start = env.episode.start
+    options = {"house": house, "start": start, "target": "unknown"}
+
+    def search(house: House, actions: list[Action] | None) -> tuple[list[SceneGraph], list[bytes], list[Action]]:
+        graph, _ = env.reset(seed=seed, options={**options, "house": house})
+        graphs, grids, rng, done = [graph], [env.robot.perception.grid().data.tobytes()], random.Random(seed), []
+        for step in range(8):
+            pool = [
+                a
+                for a in valid_actions(graph, ActionRules())
+                if a.kind in (ActionKind.EXPLORE, ActionKind.GO_TO_AND_OPEN)
+            ]
+            if not pool:
+                break
+            done.append(actions[step] if actions else rng.choice(pool))
+            graph, *_ = env.step(done[-1])
+            graphs.append(graph)
+            grids.append(env.robot.perception.grid().data.tobytes())
+        return graphs, grids, done
+
+    graphs, grids, actions = search(house, None)
+    other = scrambled(house, env, random.Random(seed))
+    assert sum(item.id.startswith("other-") for item in other.objects) > 3
+    other_graphs, other_grids, _ = search(other, actions)
+    assert other_graphs == graphs
+    assert other_grids == grids
+
+
+def test_the_same_seed_is_the_same_search() -> None:
+    def search() -> list[SceneGraph]:
+        env = HouseSearchEnv([generate_house(7, 6)], failure_rate=0.3)
+        graph, _ = env.reset(seed=11)
+        env.action_space.seed(11)
+        graphs = [graph]
+        for _ in range(10):
+            action = env.action_space.sample()
+            if action is not DONE:
+                graphs.append(env.step(action)[0])
+        return graphs
+
+    assert search() == search()
