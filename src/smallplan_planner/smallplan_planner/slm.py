@@ -196,7 +196,8 @@ class Slm:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_batch = params.n_ubatch = chunk
-        params.n_threads = params.n_threads_batch = n_threads or min(len(os.sched_getaffinity(0)), _MAX_THREADS)
+        self.n_threads = n_threads or min(len(os.sched_getaffinity(0)), _MAX_THREADS)
+        params.n_threads = params.n_threads_batch = self.n_threads
         params.no_perf = False
         _log_lines.clear()
         self._context = llama_cpp.llama_init_from_model(self._model, params)
