@@ -74,7 +74,7 @@ class SceneGraphBuilder:
     ) -> SceneGraph:
         """The scene graph of everything discovered so far; it passes `SceneGraph.validate`.
 
-        Detections with numbers that are not finite are left out, with a warning. Raises ValueError when the
+        Detections with numbers that are not finite, or absurd, are left out, with a warning. Raises ValueError when the
         robot is outside of the grid.
         """
         if not all(math.isfinite(value) for value in (robot.x, robot.y, robot.yaw, robot.z)):
@@ -149,14 +149,14 @@ class SceneGraphBuilder:
         return self._approach[target_id]
 
     def _usable(self, items: Iterable[_Item]) -> list[_Item]:
-        """The items whose numbers are finite, one per key (the last)."""
+        """The items whose numbers make sense, one per key (the last)."""
         kept = {}
         for item in items:
-            if item.is_finite():
+            if item.is_usable():
                 kept[item.key] = item
             elif item.key not in self._warned:
                 self._warned.add(item.key)
-                log.warning("left out of the map, because its numbers are not finite: %r", item)
+                log.warning("left out of the map, because its numbers are not finite or far outside: %r", item)
         return list(kept.values())
 
     def _id(self, kind: str, key: str) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from smallplan_planner.scene_graph import OpenState, Point
 
+FARTHEST = 1e6  # m from the origin; no house is that large, so it is a mistake of perception
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -32,9 +34,9 @@ class Detection:
         """The rectangle that it covers on the floor, centred on its position: (length, width, yaw)."""
         return (self.size[0], self.size[1], self.yaw)
 
-    def is_finite(self) -> bool:
-        """Whether every number in it is finite; what is not can't be put on a map."""
-        return math.isfinite(sum(self.position) + sum(self.size) + self.yaw)  # one bad number spoils the sum
+    def is_usable(self) -> bool:
+        """Whether its numbers are finite and on this map; what is not can't be put on it."""
+        return _on_map(*self.position, *self.size, self.yaw)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,10 @@ class DoorDetection:
     def length(self) -> float:
         return math.hypot(self.b[0] - self.a[0], self.b[1] - self.a[1])
 
-    def is_finite(self) -> bool:
-        """Whether every number in it is finite; what is not can't be put on a map."""
-        return math.isfinite(sum(self.a) + sum(self.b))  # one bad number spoils the sum
+    def is_usable(self) -> bool:
+        """Whether its numbers are finite and on this map; what is not can't be put on it."""
+        return _on_map(*self.a, *self.b)
+
+
+def _on_map(*values: float) -> bool:
+    return all(-FARTHEST < value < FARTHEST for value in values)  # False for NaN

@@ -14,10 +14,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 from skimage.graph import MCP_Geometric
 
 UNKNOWN, FREE, OCCUPIED = -1, 0, 100
 """The values of a cell, as in nav_msgs/OccupancyGrid."""
+
+SNAP_REACH = 0.5  # m around a start that is not traversable within which a larger part of the floor is preferred
+MIN_POCKET_AREA = 0.25  # m2 of traversable floor that is worth starting from
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -110,7 +114,7 @@ class DistanceField:
         self._shape = (mask.shape[0], mask.shape[1])
         self.distances: FloatArray = np.full(mask.shape, np.inf)
         """(H, W) metres of path from the start to each cell, inf where unreachable."""
-        self.start: tuple[int, int] | None = _nearest_cell(mask, _to_cell(*start_xy, resolution, origin))
+        self.start: tuple[int, int] | None = _nearest_cell(mask, _to_cell(*start_xy, resolution, origin), resolution)
         """The (row, col) that distances are counted from, None without any traversable cell."""
         self._search: Any = None
         if self.start is None:
@@ -214,13 +218,24 @@ def _to_worlds(cells: ArrayLike, resolution: float, origin: tuple[float, float])
     return worlds
 
 
-def _nearest_cell(mask: BoolArray, cell: tuple[int, int]) -> tuple[int, int] | None:
-    """The True cell nearest to `cell` (which may lie outside), None when the mask has none."""
+def _nearest_cell(mask: BoolArray, cell: tuple[int, int], resolution: float) -> tuple[int, int] | None:
+    """The True cell nearest to `cell` (which may lie outside), None when the mask has none.
+
+    When the cell itself is False, a pocket smaller than MIN_POCKET_AREA is passed over for a larger part of the
+    mask within SNAP_REACH: a few cells between two chairs are nowhere to start from.
+    """
     row, col = cell
     if 0 <= row < mask.shape[0] and 0 <= col < mask.shape[1] and mask[row, col]:
         return cell
     rows, cols = np.nonzero(mask)
     if rows.size == 0:
         return None
-    best = int(np.argmin((rows - row) ** 2 + (cols - col) ** 2))
+    gaps = np.hypot(rows - row, cols - col)
+    best = int(gaps.argmin())
+    near = np.flatnonzero(gaps * resolution <= SNAP_REACH)
+    parts, _ = ndimage.label(mask, structure=np.ones((3, 3), dtype=bool))
+    large = np.bincount(parts.ravel()) * resolution**2 >= MIN_POCKET_AREA
+    near = near[large[parts[rows[near], cols[near]]]]
+    if near.size and not large[parts[rows[best], cols[best]]]:
+        best = int(near[gaps[near].argmin()])
     return (int(rows[best]), int(cols[best]))

@@ -175,13 +175,16 @@ def test_an_object_seen_beyond_a_door_moves_to_its_room_as_soon_as_that_is_one()
     assert build(house(), [vase], builder).objects[0].room == "room_2"
 
 
-def test_numbers_that_are_not_finite_are_left_out_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300])
+def test_numbers_that_make_no_sense_are_left_out_with_one_warning(
+    caplog: pytest.LogCaptureFixture, value: float
+) -> None:
     builder = SceneGraphBuilder(RADIUS)
     drawn = house()
-    broken = replace(drawn, doors=[*drawn.doors, replace(drawn.doors[0], key="bad door", a=(math.nan, 0.0))])
+    broken = replace(drawn, doors=[*drawn.doors, replace(drawn.doors[0], key="bad door", a=(value, 0.0))])
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            graph = build(broken, [thing("good", 1, 1), thing("bad", math.inf, 1)], builder)
+            graph = build(broken, [thing("good", 1, 1), thing("bad", value, 1)], builder)
     assert [item.label for item in graph.objects] == ["good"] and len(graph.doors) == 1
     assert len(caplog.records) == 2 and "'bad'" in caplog.text and "'bad door'" in caplog.text
 

@@ -100,6 +100,17 @@ def test_a_start_that_is_not_traversable_moves_to_the_nearest_cell_that_is() -> 
     assert DistanceField(mask, 1.0, (0.0, 0.0), (-7.0, 0.5)).start == (0, 0)
 
 
+def test_a_start_beside_a_pocket_moves_to_the_floor_beyond_it() -> None:
+    mask = np.ones((8, 20), bool)
+    mask[:, :8] = False
+    mask[4, 3] = True
+    at = lambda col: ((col + 0.5) * 0.1, 0.45)  # noqa: E731
+    assert DistanceField(mask, 0.1, (0.0, 0.0), at(4)).start == (4, 8)
+    # Too far away to be where the robot is, or stood upon: the pocket it is.
+    assert DistanceField(mask, 0.1, (0.0, 0.0), at(1)).start == (4, 3)
+    assert DistanceField(mask, 0.1, (0.0, 0.0), at(3)).start == (4, 3)
+
+
 def test_nearest_within_takes_the_shortest_path_not_the_nearest_cell() -> None:
     mask = np.array(
         [[True, True, True, True, True], [False, False, False, False, True], [True, True, True, True, True]]
