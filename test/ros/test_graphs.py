@@ -63,7 +63,7 @@ def test_no_graph(world: World, executor: FakeExecutor) -> None:
 def test_bad_graph(world: World, executor: FakeExecutor, kind: str) -> None:
     graph, named = BAD_GRAPHS[kind]
     world.perceive(graph)
-    wait_until(lambda: "refused" in world.diagnostics["scene graph"].message, what="the refusal in the diagnostics")
+    wait_until(lambda: "refused" in world.diagnosis("scene graph"), what="the refusal in the diagnostics")
     result = world.search().result()
     assert result.error_code == FindObject.Result.BAD_GRAPH and named in result.error_msg, result
     assert_takes_the_next_goal(world)
@@ -71,7 +71,7 @@ def test_bad_graph(world: World, executor: FakeExecutor, kind: str) -> None:
 
 def test_a_state_that_is_none(world: World, executor: FakeExecutor) -> None:
     world.perceive(replace(GRAPH, objects=(replace(TABLE, state=7),)))
-    wait_until(lambda: "state 7" in world.diagnostics["scene graph"].message)
+    wait_until(lambda: "state 7" in world.diagnosis("scene graph"))
     result = world.search().result()
     assert result.error_code == FindObject.Result.BAD_GRAPH and "'o1'" in result.error_msg
 
@@ -80,7 +80,7 @@ def test_one_bad_graph_in_mid_search_is_passed_over(world: World, executor: Fake
     def spoil(handle: object) -> Outcome:
         world.graph = SceneGraph() if len(executor.goals) == 1 else with_mug(GRAPH)
         if len(executor.goals) == 1:
-            wait_until(lambda: "no rooms" in world.diagnostics["scene graph"].message)
+            wait_until(lambda: "no rooms" in world.diagnosis("scene graph"))
             world.graph = with_mug(GRAPH)
         return Outcome(True, distance=1.0)
 
@@ -93,7 +93,7 @@ def test_one_bad_graph_in_mid_search_is_passed_over(world: World, executor: Fake
 def test_only_bad_graphs_from_mid_search_on(world: World, executor: FakeExecutor) -> None:
     def spoil(handle: object) -> Outcome:
         world.graph = BAD_GRAPHS["duplicate ids"][0]
-        wait_until(lambda: "'o1'" in world.diagnostics["scene graph"].message)
+        wait_until(lambda: "'o1'" in world.diagnosis("scene graph"))
         return Outcome(True, distance=1.0)
 
     executor.behave = spoil
@@ -128,7 +128,7 @@ def test_incompatible_durability_is_reported_and_can_be_mended(
     world: World, executor: FakeExecutor, planner: Process
 ) -> None:
     world.perceive(with_mug(GRAPH), qos=QoSProfile(depth=1))
-    wait_until(lambda: "DURABILITY" in world.diagnostics["scene graph"].message.upper(), what="a report of the QoS")
+    wait_until(lambda: "DURABILITY" in world.diagnosis("scene graph").upper(), what="a report of the QoS")
     assert "graph_durability" in planner.output
     assert "unconfigured" in world.set_parameter("graph_durability", "volatile")
     assert world.change_state("deactivate") and world.change_state("cleanup")

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fixtures.ros_world import FakeExecutor, World, endless_graph, until_cancelled, wait_until, with_mug
 from smallplan_msgs.action import FindObject
 from smallplan_planner.actions import OutcomeCode
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running(world: World) -> Iterator[None]:
+    yield
+    world.perceive(None)
+    world.stop_processes()
 
 
 def test_a_model_that_can_not_be_loaded(world: World, tiny_model: Path, tmp_path: Path) -> None:
@@ -29,7 +37,7 @@ def test_a_model_that_can_not_be_loaded(world: World, tiny_model: Path, tmp_path
         assert not world.change_state("configure")
         wait_until(lambda name=name, reason=reason: name in planner.output and reason in planner.output, what=reason)
         assert world.state() == "unconfigured"
-    wait_until(lambda: "truncated.gguf" in world.diagnostics["planner"].message, what="the reason in the diagnostics")
+    wait_until(lambda: "truncated.gguf" in world.diagnosis("planner"), what="the reason in the diagnostics")
     assert not world.try_search().handle.accepted
 
     assert world.set_parameter("model_path", str(tiny_model)) == ""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 from action_msgs.msg import GoalStatus
-from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
@@ -14,37 +12,10 @@ from rclpy.task import Future
 from smallplan_msgs.action import ExecuteAction
 
 from smallplan_planner.actions import Outcome, OutcomeCode
+from smallplan_planner.nodes.action_client import SafeActionClient
 from smallplan_planner.nodes.bell import Bell
 from smallplan_planner.nodes.convert import action_to_msg, outcome_from_msg
 from smallplan_planner.nodes.search_runner import PlannedAction
-
-
-class _Client(ActionClient):  # type: ignore[misc]
-    """An action client whose requests are registered before their answers are looked at.
-
-    rclpy registers a request after sending it, so that an executor's other threads may drop a fast answer.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._sending = threading.RLock()
-        super().__init__(*args, **kwargs)
-
-    async def execute(self, taken_data: Any) -> None:
-        with self._sending:
-            pass  # whatever is being sent has been registered now
-        await super().execute(taken_data)
-
-    def send_goal_async(self, *args: Any, **kwargs: Any) -> Future:
-        with self._sending:
-            return super().send_goal_async(*args, **kwargs)
-
-    def _get_result_async(self, goal_handle: ClientGoalHandle) -> Future:
-        with self._sending:
-            return super()._get_result_async(goal_handle)
-
-    def _cancel_goal_async(self, goal_handle: ClientGoalHandle) -> Future:
-        with self._sending:
-            return super()._cancel_goal_async(goal_handle)
 
 
 class RosExecution:
@@ -106,7 +77,7 @@ class ExecutorClient:
     def __init__(self, node: Node, bell: Bell) -> None:
         self._node = node
         self._bell = bell
-        self._client = _Client(node, ExecuteAction, "execute_action", callback_group=MutuallyExclusiveCallbackGroup())
+        self._client = SafeActionClient(node, ExecuteAction, "execute_action", callback_group=MutuallyExclusiveCallbackGroup())
 
     def available(self) -> bool:
         return bool(self._client.server_is_ready())

@@ -15,8 +15,9 @@ import uuid
 from collections.abc import Sequence
 
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.action.server import ServerGoalHandle
+from rclpy.action.server import RCLError, ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
@@ -84,6 +85,7 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
             callback_group=MutuallyExclusiveCallbackGroup(),
         )
         self.create_timer(_DIAGNOSTICS_PERIOD, self._publish_diagnostics, MutuallyExclusiveCallbackGroup())
+        self._answer_impossible_transitions()
         self._autostart = self.create_timer(0.0, self._start_by_itself)
 
     def close(self) -> None:
@@ -137,6 +139,21 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
         self._autostart.cancel()
         if self.get_parameter("autostart").value and self.trigger_configure() == _SUCCESS:
             self.trigger_activate()
+
+    def _answer_impossible_transitions(self) -> None:
+        """Refuse a transition that the state does not have: rclpy raises an error then and sends no answer."""
+        service = next(service for service in self.services if service.srv_name.endswith("/change_state"))
+        change_state = service.callback
+
+        def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+            try:
+                return change_state(request, response)
+            except RCLError as error:
+                self.get_logger().warning(f"a transition was refused: {error}")
+                response.success = False
+                return response
+
+        service.callback = answer
 
     def _stop_searches(self, message: str) -> None:
         timeout = float(self.get_parameter("cancel_timeout").value) + _MARGIN
