@@ -25,14 +25,14 @@ METRES = {"very close": 1.5, "near": 6.0, "far": 14.0, "distant": 25.0, "unknown
 
 STEP_COST = 1.5  # m that an action costs beside its way, since the number of actions is limited too
 OPEN_COST = 2.0  # m that opening costs
-ENTER_COST = 5.0  # m that a room beyond a door still costs once its door is open
+ENTER_COST = 8.0  # m that a room beyond a door still costs once its door is open
 DISTANCE_WEIGHT = {"normal": 1.0, "saver": 1.6}  # exponent of the cost
 
 SURPRISE = 0.25  # probability that a thing is nowhere where it is usually kept
-CONTAINERS_IN_A_HOUSE = 40  # over which a surprise in something closed spreads
+CONTAINERS_IN_A_HOUSE = 50  # over which a surprise in something closed spreads
 ROOMS_IN_A_HOUSE = 7
 IN_CLOSED = 0.5  # share of small things that are in something closed
-UNSEEN_PART = 0.5  # share of a room that is still to be seen when it is partly unexplored
+UNSEEN_PART = 0.35  # share of a room that is still to be seen when it is partly unexplored
 
 _COUNTER = re.compile(r"-\d+$")
 
