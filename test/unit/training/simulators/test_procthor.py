@@ -30,9 +30,8 @@ def room(name: str, kind: str, first: float, last: float) -> dict[str, Any]:
 
 
 def thing(name: str, asset: str, x: float, y: float, z: float, turn: float = 0, children: Any = ()) -> dict[str, Any]:
-    return {
-        "id": name, "assetId": asset, "position": point(x, y, z), "rotation": point(0, turn, 0), "children": list(children)
-    }  # fmt: skip
+    place = {"position": point(x, y, z), "rotation": point(0, turn, 0)}
+    return {"id": name, "assetId": asset, **place, "children": list(children)}
 
 
 def hole(first: float, second: float) -> list[dict[str, float]]:

@@ -81,7 +81,7 @@ def import_house(data: dict[str, Any], assets: Assets, name: str, source: str = 
         walls = {wall["id"]: _wall(wall) for wall in data["walls"]}
         doors = tuple(_door(door, walls) for door in data["doors"])
         furniture, objects = _contents(data["objects"], assets, rooms)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, ZeroDivisionError) as error:
         raise HouseError(f"{source}: not a complete ProcTHOR house: {type(error).__name__} {error}") from error
     house = House(
         name=name,
