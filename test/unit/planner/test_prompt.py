@@ -1,0 +1,173 @@
+"""The prompt says what is known and open, in lines that no label can break."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+
+from fixtures.graphs import PRIORS, house, scene_graphs
+from smallplan_planner.actions import ActionKind, ActionRules, format_command, valid_actions
+from smallplan_planner.names import NameBook
+from smallplan_planner.prompt import Helps, Hint, PastAction, PromptView, build_view, distance_word, render
+from smallplan_planner.scene_graph import SceneGraph
+
+RULES = ActionRules(allow_close=True)
+
+
+def view_of(graph: SceneGraph, target: str = "mug", **changes: object) -> PromptView:
+    names = NameBook()
+    names.update(graph)
+    rules = changes.pop("rules", ActionRules())
+    options = changes.pop("options", valid_actions(graph, rules))  # type: ignore[arg-type]
+    return build_view(graph, names, target, rules=rules, options=options, priors=PRIORS, **changes)  # type: ignore[arg-type]
+
+
+def user_lines(view: PromptView) -> list[str]:
+    return render(view)[1].content.split("\n")
+
+
+@pytest.mark.parametrize(
+    ("distance", "word"),
+    [
+        (0.0, "very close"),
+        (2.99, "very close"),
+        (3.0, "near"),
+        (9.99, "near"),
+        (10.0, "far"),
+        (20.0, "distant"),
+        (1e6, "distant"),
+        (math.nan, "unknown"),
+    ],
+)
+def test_distances_are_said_in_words(distance: float, word: str) -> None:
+    assert distance_word(distance) == word
+
+
+def test_the_user_message_word_for_word() -> None:
+    history = [
+        PastAction("explore(kitchen)", "explored"),
+        PastAction("navigate(kitchen, fridge)", "failed, unreachable"),
+    ]
+    assert user_lines(view_of(house(), history=history)) == [
+        "Task: find the mug.",
+        "Usual places: kitchen (cabinet, counter).",
+        "Rooms:",
+        "kitchen: cabinet (closed), cabinet-2 (closed), fridge (opened)",
+        "room-1: bed; partly unexplored",
+        "You are in kitchen.",
+        "Last actions:",
+        "explore(kitchen): explored",
+        "navigate(kitchen, fridge): failed, unreachable",
+        "Unexplored space:",
+        "far, room-1: leading out",
+        "Closed doors:",
+        "near, kitchen: door",
+        "Closed containers:",
+        "very close, kitchen: cabinet",
+        "near, kitchen: cabinet-2",
+        "Use listed names only. Explore only rooms with unexplored space. Target listed: done().",
+        "Task: find the mug. Found: none.",
+    ]
+
+
+def test_the_system_message_names_the_actions_that_the_robot_has() -> None:
+    system = render(view_of(house()))[0]
+    assert system.role == "system"
+    assert "go_to_and_open(room, object)" in system.content
+    assert "close(room" not in system.content
+    assert "close(room" in render(view_of(house(), rules=RULES))[0].content
+    assert "go_to_and_open" not in render(view_of(house(), rules=ActionRules(allow_open=False)))[0].content
+    assert "Mode: saver" in render(view_of(house(), mode="saver"))[0].content
+
+
+def test_matches_of_the_target_are_named_nearest_first_unless_that_is_off() -> None:
+    graph = house()
+    assert user_lines(view_of(graph, "cabinet"))[-1] == (
+        "Task: find the cabinet. Found: cabinet in kitchen, cabinet-2 in kitchen."
+    )
+    assert user_lines(view_of(graph, "cab2"))[-1] == "Task: find the cabinet-2. Found: cabinet-2 in kitchen."  # an id
+    off = user_lines(view_of(graph, "cabinet", helps=Helps(matches=False, hints=False)))
+    assert off[-1] == "Task: find the cabinet."
+    assert not any(line.startswith("Usual places") for line in off)
+
+
+def test_hints_are_gathered_by_room_and_may_be_unknown() -> None:
+    assert view_of(house()).hints == (Hint("kitchen", ("cabinet", "counter")),)
+    assert "Usual places: not known." in user_lines(view_of(house(), "zebra"))
+
+
+def test_only_what_is_open_is_listed() -> None:
+    graph = house()
+    rules = ActionRules(blocked=frozenset({"cab", "f1", "f2", "d1"}))
+    view = view_of(graph, rules=rules)
+    assert [option.name for option in view.containers] == ["cabinet-2"]
+    assert view.spaces == () and view.doors == ()
+    assert "Unexplored space: none" in user_lines(view)
+    assert "Closed doors: none" in user_lines(view)
+
+
+def test_a_door_between_two_rooms_is_listed_once() -> None:
+    graph = house()
+    doors = tuple(replace(door, openable=True) for door in graph.doors)
+    assert [option.name for option in view_of(replace(graph, doors=doors)).doors] == ["door", "door-2"]
+
+
+def test_the_room_that_changed_last_stands_last() -> None:
+    names = [room.name for room in view_of(house(), last_change={"k": 7, "u": 3}).rooms]
+    assert names == ["room-1", "kitchen"]
+
+
+def test_what_is_near_the_robot_is_said() -> None:
+    graph = house()
+    objects = tuple(replace(obj, distance=0.5) if obj.id == "fri" else obj for obj in graph.objects)
+    assert "You are in kitchen, near fridge." in user_lines(view_of(replace(graph, objects=objects)))
+    assert "You are in no known room." in user_lines(view_of(replace(graph, robot_room="")))
+
+
+def test_history_shows_the_last_five_and_older_invalid_ones() -> None:
+    history = [PastAction(f"explore(room-{i})", "explored") for i in range(8)]
+    lines = user_lines(view_of(house(), history=history, invalid=[PastAction("fly(moon)", "invalid, no such action")]))
+    start = lines.index("Last actions:")
+    assert lines[start - 2 : start] == ["Invalid before:", "fly(moon): invalid, no such action"]
+    assert lines[start + 1 : start + 7] == [f"explore(room-{i}): explored" for i in range(3, 8)] + ["Unexplored space:"]
+
+
+@settings(max_examples=150)
+@given(graph=scene_graphs())
+def test_no_label_breaks_a_line_or_brings_in_markup(graph: SceneGraph) -> None:
+    """Each line is what it would be if things were called by harmless words of the same number of names."""
+    view = view_of(graph)
+    text = "\n".join(message.content for message in render(view))
+    assert len(text.splitlines()) == len(text.split("\n"))  # no other line break, whatever Unicode calls one
+    for markup in ("<|", "|>", "[INST]", "{{", '"', "\\", "\r", "\x1b", "\u202e"):
+        assert markup not in text
+    lines = user_lines(view)
+    assert sum(line.startswith("Task: find the ") for line in lines) == 2
+    rooms = lines[lines.index("Rooms:") + 1 :][: len(graph.rooms)]
+    for room, line in zip(view.rooms, rooms):
+        assert line.startswith(f"{room.name}: ")
+        objects = line[len(room.name) + 2 :].removesuffix("; partly unexplored").split(", ")
+        assert len(objects) == max(1, len(room.objects))
+    assert lines[len(graph.rooms) + 3].startswith("You are in ")
+
+
+@settings(max_examples=100)
+@given(graph=scene_graphs())
+def test_every_option_can_be_read_off_the_prompt(graph: SceneGraph) -> None:
+    """A model that answers only with listed names can give every open command."""
+    names = NameBook()
+    names.update(graph)
+    view = view_of(graph, rules=RULES)
+    listed = {(room.name, obj.name) for room in view.rooms for obj in room.objects}
+    doors = {option.name for option in view.doors}
+    for action in valid_actions(graph, RULES):
+        command = format_command(action, names)
+        if action.kind is ActionKind.EXPLORE:
+            assert names.name(action.room_id) in {option.room for option in view.spaces}, command
+        elif action.kind is ActionKind.GO_TO_AND_OPEN and action.target_id in graph.door_by_id:
+            assert names.name(action.target_id) in doors, command
+        elif action.kind is not ActionKind.DONE and action.target_id in graph.object_by_id:
+            assert (names.name(action.room_id), names.name(action.target_id)) in listed, command
