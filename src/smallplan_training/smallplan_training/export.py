@@ -1,0 +1,161 @@
+"""Export: a Hugging Face checkpoint folder to GGUF by llama.cpp's own converter, quantised, and checked.
+
+The converter is not on PyPI by itself. It lies in the source archive of llama-cpp-python, from which
+`converter_dir` takes the one that fits the installed version, once (about 75 MB of download, 2 MB kept).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+
+from smallplan_training.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_WANTED = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion/", "gguf-py/")
+_VENDOR = "vendor/llama.cpp/"
+_DOWNLOAD_SECONDS = 600
+_CONVERT_SECONDS = 1800
+FILE_TYPES = {"Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "Q4_K_M": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M}
+
+
+def converter_dir() -> Path:
+    """The folder with llama.cpp's converter scripts; raises `UserError` that says what to do when it can't be got.
+
+    The environment variable SMALLPLAN_CONVERTER names a folder to use instead.
+    """
+    override = os.environ.get("SMALLPLAN_CONVERTER")
+    if override:
+        if not (Path(override) / _WANTED[0]).is_file():
+            raise UserError(f"SMALLPLAN_CONVERTER is {override}; expected a llama.cpp folder with {_WANTED[0]}")
+        return Path(override)
+    version = llama_cpp.__version__
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smallplan"
+    folder = cache / f"llama.cpp-of-llama-cpp-python-{version}"
+    if not (folder / _WANTED[0]).is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            archive = _download_sources(version, Path(scratch))
+            _unpack(archive, Path(scratch) / "converter")
+            shutil.rmtree(folder, ignore_errors=True)
+            (Path(scratch) / "converter").rename(folder)
+    return folder
+
+
+def _download_sources(version: str, folder: Path) -> Path:
+    package = "llama-cpp-python"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", package]
+    command += ["--dest", str(folder), f"{package}=={version}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS)
+        problem = "" if done.returncode == 0 else done.stderr[-1000:].strip()
+    except subprocess.TimeoutExpired:
+        problem = f"no answer within {_DOWNLOAD_SECONDS} s"
+    archives = sorted(folder.glob("*.tar.gz"))
+    if problem or not archives:
+        raise UserError(
+            f"llama.cpp's converter can't be had: `{' '.join(command)}` failed: {problem or 'no archive'}. "
+            "Check the network, or set SMALLPLAN_CONVERTER to a folder of llama.cpp's sources."
+        )
+    return archives[0]
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """The converter's files out of a source archive; nothing is written outside `folder`."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            name = member.name.partition(_VENDOR)[2]
+            if not member.isfile() or not name.startswith(_WANTED) or ".." in Path(name).parts:
+                continue
+            source = tar.extractfile(member)
+            assert source is not None  # it is a file
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read())
+    if not (folder / _WANTED[0]).is_file():
+        raise UserError(f"{archive.name} holds no {_VENDOR}{_WANTED[0]}; expected the sources of llama-cpp-python")
+
+
+def convert(checkpoint: Path, gguf: Path, metadata: Mapping[str, str] | None = None, precision: str = "f32") -> None:
+    """Convert a Hugging Face checkpoint folder to a GGUF file; `metadata` are keys such as `general.license`.
+
+    Raises `UserError` with the converter's last words when it fails.
+    """
+    script = converter_dir() / _WANTED[0]
+    gguf.parent.mkdir(parents=True, exist_ok=True)
+    part = gguf.with_name(gguf.stem + ".part.gguf")
+    with tempfile.TemporaryDirectory() as scratch:
+        keys = Path(scratch) / "metadata.json"
+        keys.write_text(json.dumps(dict(metadata or {})), encoding="utf-8")
+        command = [sys.executable, str(script), str(checkpoint), "--outfile", str(part), "--outtype", precision]
+        done = subprocess.run(
+            [*command, "--metadata", str(keys)], capture_output=True, text=True, timeout=_CONVERT_SECONDS
+        )
+    if done.returncode != 0 or not part.is_file():
+        part.unlink(missing_ok=True)
+        raise UserError(f"llama.cpp's converter refused {checkpoint}: {done.stderr[-2000:].strip()}")
+    part.replace(gguf)
+
+
+def quantise(source: Path, target: Path, file_type: str = "Q8_0") -> None:
+    """Quantise a GGUF file, token embeddings included. Raises `UserError` when llama.cpp refuses it."""
+    if file_type not in FILE_TYPES:
+        raise UserError(f"there is no file type {file_type!r} here; expected one of {', '.join(FILE_TYPES)}")
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype = FILE_TYPES[file_type]
+    parameters.nthread = len(os.sched_getaffinity(0))
+    part = target.with_name(target.stem + ".part.gguf")
+    status = llama_cpp.llama_model_quantize(str(source).encode(), str(part).encode(), parameters)
+    if status != 0:
+        part.unlink(missing_ok=True)
+        raise UserError(f"llama.cpp could not quantise {source} to {file_type}: status {status}")
+    part.replace(target)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far llama.cpp and transformers agree on some prompts."""
+
+    prompts: int
+    equal_tokens: int  # prompts with the same tokens
+    equal_choices: float  # share of positions with the same likeliest token
+    largest_difference: float  # of a logit
+
+
+def compare(checkpoint: Path, gguf: Path, prompts: Sequence[str]) -> Parity:
+    """Tokenise and evaluate `prompts` (special tokens read as such) with llama.cpp and with transformers."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    llama = llama_cpp.Llama(str(gguf), n_ctx=4096, logits_all=True, verbose=False, n_threads=1)
+    equal_tokens, choices, largest = 0, [], 0.0
+    try:
+        for prompt in prompts:
+            theirs = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            ours = llama.tokenize(prompt.encode(), add_bos=False, special=True)
+            equal_tokens += theirs == ours
+            llama.reset()
+            llama.eval(ours)
+            left = np.array(llama.scores[: len(ours)])
+            with torch.no_grad():
+                right = model(torch.tensor([ours])).logits[0].numpy()
+            choices.append(float((left.argmax(-1) == right.argmax(-1)).mean()))
+            largest = max(largest, float(np.abs(left - right).max()))
+    finally:
+        llama.close()
+    return Parity(len(prompts), equal_tokens, float(np.mean(choices)), largest)

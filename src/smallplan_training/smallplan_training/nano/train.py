@@ -1,0 +1,242 @@
+"""Train a model on a sample set: supervised, from nothing or from given weights, on CPU or CUDA.
+
+A run lives in a folder: `checkpoint/` (weights, optimiser, position in the data, random state), `log.jsonl` (one
+line a logged step) and, when it has ended, nothing more: what becomes of the weights is the caller's business.
+A run that is started again in its folder goes on where its checkpoint stands, on a CPU to the same bits.
+
+On a CPU a step is shared by workers: each has a part of the batch, its own thread and no more threads inside.
+They meet once a step, which is faster than sharing every operation, and much faster where the cores are not free.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from smallplan_training.nano.checkpoint import load_checkpoint, save_checkpoint
+from smallplan_training.nano.data import Batch, BatchStream, SampleSet, make_batch, plan_epoch
+from smallplan_training.nano.model import NanoModel
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. It ends after `steps` or `minutes`, whichever comes first; the learning rate knows both.
+
+    The learning rate warms up, stays, and falls to a twentieth over the last `decay` of the run (so that a run can
+    be prolonged from before its decay). Raises ValueError on values out of range.
+    """
+
+    steps: int = 1_000_000
+    minutes: float = 0.0  # of training, summed over resumptions; 0: no limit
+    batch_tokens: int = 16384  # of one step, padded
+    learning_rate: float = 2e-3
+    warm_up: int = 100  # steps
+    decay: float = 0.3  # share of the run
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    prompt_weight: float = 0.0  # of the prompt's tokens in the loss, beside 1 for the answer's
+    seed: int = 0
+    workers: int = 0  # threads that share a step on a CPU; 0: one for each core. The result depends on it.
+    device: str = "auto"
+    log_every: int = 20  # steps
+    validate_every: int = 400  # steps
+    checkpoint_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.minutes < 0 or self.batch_tokens < 64 or self.warm_up < 0:
+            raise ValueError(f"steps >= 1, minutes >= 0, batch_tokens >= 64, warm_up >= 0 are expected, got {self}")
+        if not 0 < self.learning_rate < 1 or not 0 <= self.decay <= 1 or not 0 <= self.prompt_weight <= 1:
+            raise ValueError(f"learning_rate in (0, 1), decay and prompt_weight in [0, 1] are expected, got {self}")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `auto` means here, or the one of that name."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+class Trainer:
+    """A run: `train()` until its end. `model` is changed in place and stays in float32."""
+
+    def __init__(
+        self, model: NanoModel, data: SampleSet, held_out: SampleSet, folder: Path, config: TrainConfig, pad_id: int, command_id: int
+    ) -> None:
+        """`command_id` is the token behind which an answer's command stands."""
+        torch.manual_seed(config.seed)
+        self.config, self.folder = config, folder
+        self.device = choose_device(config.device)
+        self.model = model.to(self.device)
+        self._held_out, self._pad_id, self._command_id = held_out, pad_id, command_id
+        self._workers = 1 if self.device.type != "cpu" else config.workers or len(os.sched_getaffinity(0))
+        share = config.batch_tokens // self._workers
+        self.stream = BatchStream(data, share, config.seed, pad_id, config.prompt_weight)
+        self._parameters = list(model.parameters())
+        decayed = [p for p in model.parameters() if p.dim() == 2]
+        others = [p for p in model.parameters() if p.dim() != 2]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
+        self.step = 0
+        self.samples = 0
+        self.seconds = 0.0
+        folder.mkdir(parents=True, exist_ok=True)
+        self._resume()
+
+    @property
+    def progress(self) -> float:
+        """How much of the run is done, 0 to 1."""
+        by_time = self.seconds / 60.0 / self.config.minutes if self.config.minutes else 0.0
+        return min(1.0, max(self.step / self.config.steps, by_time))
+
+    def learning_rate(self) -> float:
+        config = self.config
+        factor = min(1.0, (self.step + 1) / max(1, config.warm_up))
+        left = 1.0 - self.progress
+        if config.decay and left < config.decay:
+            factor *= 0.05 + 0.95 * left / config.decay
+        return config.learning_rate * factor
+
+    def train(self, until_step: int | None = None) -> None:
+        """Train to the end of the run (or, for tests, until a step), with checkpoints."""
+        bar = tqdm(total=1000, initial=int(1000 * self.progress), desc=self.folder.name, unit="‰", dynamic_ncols=True)
+        threads = torch.get_num_threads()
+        if self._workers > 1:
+            torch.set_num_threads(1)
+        pool = ThreadPoolExecutor(self._workers, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),))
+        try:
+            self._run(until_step, bar, pool)
+        finally:
+            pool.shutdown()
+            torch.set_num_threads(threads)
+            bar.close()
+        if len(self._held_out):
+            self._log(**self.validate())
+        self.save()
+
+    def _run(self, until_step: int | None, bar: tqdm, pool: ThreadPoolExecutor) -> None:
+        last_checkpoint = time.monotonic()
+        window: list[float] = []
+        tokens, window_begin = 0, time.monotonic()
+        while self.progress < 1.0 and (until_step is None or self.step < until_step):
+            begin = time.monotonic()
+            batches = [next(self.stream).to(self.device) for _ in range(self._workers)]
+            loss, norm = self._update(batches, pool)
+            self.seconds += time.monotonic() - begin
+            window.append(loss)
+            tokens += sum(batch.ids.numel() for batch in batches)
+            if self.step % self.config.log_every == 0:
+                elapsed = time.monotonic() - window_begin
+                mean = sum(window) / len(window)
+                self._log(loss=mean, grad_norm=norm, lr=self.learning_rate(), tokens_per_s=round(tokens / elapsed))
+                bar.set_postfix(step=self.step, loss=f"{mean:.4f}", tokens_s=round(tokens / elapsed))
+                window, tokens, window_begin = [], 0, time.monotonic()
+            if len(self._held_out) and self.step % self.config.validate_every == 0:
+                self._log(**self.validate())
+                window_begin = time.monotonic()
+            if time.monotonic() - last_checkpoint > 60.0 * self.config.checkpoint_minutes:
+                self.save()
+                last_checkpoint = time.monotonic()
+            bar.update(int(1000 * self.progress) - bar.n)
+
+    def validate(self) -> dict[str, float]:
+        """On the held-out samples: loss, share of answer tokens guessed right, of commands guessed right as a whole."""
+        self.model.eval()
+        total = right = scored = commands = 0.0
+        for indices in plan_epoch(self._held_out.lengths, self.config.batch_tokens, 0, 0):
+            batch = make_batch(self._held_out, indices, self._pad_id).to(self.device)
+            with torch.no_grad():
+                logits = self._logits(batch)
+            total += float(_weighted_loss(logits, batch))
+            hit = logits.argmax(-1) == batch.targets
+            counted = batch.weights > 0
+            right += float((hit & counted).sum())
+            scored += float(counted.sum())
+            behind = (batch.targets == self._command_id).cumsum(1) > 0
+            commands += float((hit | ~behind | ~counted).all(1).sum())
+        self.model.train()
+        return {
+            "val_loss": total / max(1.0, scored),
+            "val_token_accuracy": right / max(1.0, scored),
+            "val_command_accuracy": commands / len(self._held_out),
+        }
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        random_state = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random_state["cuda"] = torch.cuda.get_rng_state()
+        save_checkpoint(
+            self.folder / "checkpoint",
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "stream": self.stream.state,
+                "step": self.step,
+                "samples": self.samples,
+                "seconds": self.seconds,
+                "random": random_state,
+            },
+        )
+
+    def _resume(self) -> None:
+        state = load_checkpoint(self.folder / "checkpoint")
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.stream.restore(state["stream"])
+        self.step, self.samples, self.seconds = state["step"], state["samples"], state["seconds"]
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in state["random"]:
+            torch.cuda.set_rng_state(state["random"]["cuda"])
+        logger.info("%s: resumed at step %d", self.folder, self.step)
+
+    def _update(self, batches: list[Batch], pool: ThreadPoolExecutor) -> tuple[float, float]:
+        """One optimiser step on the batches of all workers: (mean loss of a token, norm of the gradient)."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        total = sum(batch.weights.sum() for batch in batches)
+        results = list(pool.map(lambda batch: self._differentiate(batch, total), batches))
+        for index, parameter in enumerate(self._parameters):
+            parameter.grad = results[0][1][index]
+            for _, gradients in results[1:]:  # always in the same order: the same bits
+                parameter.grad.add_(gradients[index])
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip)
+        self.optimizer.step()
+        self.step += 1
+        self.samples += sum(batch.samples for batch in batches)
+        return sum(float(loss) for loss, _ in results), float(norm)
+
+    def _differentiate(self, batch: Batch, total: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(loss, its gradients) of one worker's batch, of which all workers' scored tokens together weigh `total`."""
+        loss = _weighted_loss(self._logits(batch), batch) / total
+        return loss.detach(), torch.autograd.grad(loss, self._parameters)
+
+    def _logits(self, batch: Batch) -> Tensor:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            return self.model(batch.ids, batch.scored)  # type: ignore[no-any-return]
+
+    def _log(self, **values: Any) -> None:
+        rounded = {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in values.items()}
+        line = {"step": self.step, "samples": self.samples, "minutes": round(self.seconds / 60.0, 2), **rounded}
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+
+def _weighted_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Cross entropy summed over the scored tokens, each with its weight."""
+    losses = functional.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), reduction="none")
+    return (losses * batch.weights.flatten()).sum()
