@@ -132,7 +132,6 @@ def test_a_real_model_under_the_grammar_is_never_refused(tiny_slm: Any, graph: S
 
 
 def test_policies_work_without_llama_cpp() -> None:
-    code = (
-        "import smallplan_planner.policies, sys; assert 'llama_cpp' not in sys.modules and 'rclpy' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    code = "import smallplan_planner.policies, sys; assert not {'llama_cpp', 'rclpy'} & set(sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)
