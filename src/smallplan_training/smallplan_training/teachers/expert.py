@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from smallplan_planner.actions import ActionKind
+from smallplan_planner.names import matches_target
 from smallplan_planner.priors import Place, Priors, load_priors
 from smallplan_planner.prompt import MAX_HINTS, Option, PromptView
 from smallplan_planner.response import Response
@@ -79,11 +80,12 @@ class ExpertTeacher:
         self._priors = priors or load_priors()
 
     def answer(self, view: PromptView, rng: random.Random) -> Response:
-        if view.matches:
-            room, name = view.matches[0]
+        matches = _listed(view) if view.matches is None else view.matches
+        if matches:
+            room, name = matches[0]
             return _found(view, room, name, rng)
         best = self.candidates(view)
-        return _search(view, best, rng) if best else _nothing_left(view, rng)
+        return _search(view, best, rng) if best else self._without_options(view, rng)
 
     def candidates(self, view: PromptView) -> list[Candidate]:
         """The best container, the best space and the best door, most worth first; what may not be repeated left out."""
@@ -109,6 +111,29 @@ class ExpertTeacher:
             if rated:
                 found.append(max(rated, key=lambda candidate: candidate.worth))
         return sorted(found, key=lambda candidate: -candidate.worth)
+
+    def _without_options(self, view: PromptView, rng: random.Random) -> Response:
+        """Nothing can be explored or opened now: go near a surface where small things may lie unseen, else give up."""
+        analysis = f"The {view.target} is not found, and nothing is left to explore or open."
+        visited = {past.command for past in view.history}
+        for room, name in self._surfaces(view):
+            command = f"{ActionKind.NAVIGATE.verb}({room}, {name})"
+            if command not in visited and name not in view.near:
+                return Response(analysis, f"{name} in {room} may hold it, so I look from near.", command)
+        return Response(analysis, rng.choice(("The search ends.", "There is no place left to look.")), "done()")
+
+    def _surfaces(self, view: PromptView) -> list[tuple[str, str]]:
+        """(room, name) of the listed surfaces on which the target is usually kept; of any when nothing is known."""
+        belief = _Belief(self._priors.places(view.target)[:MAX_HINTS])
+        found = []
+        for room in view.rooms:
+            for obj in room.objects:
+                furniture = self._priors.furniture_type(_stem(obj.name))
+                if furniture and self._priors.furniture[furniture].surface:
+                    usual = belief.at(self._type_of(room.name), furniture, "on")
+                    if usual or not belief.known:
+                        found.append((usual, room.name, obj.name))
+        return [(room, name) for _, room, name in sorted(found, key=lambda item: -item[0])]
 
     def _rate(self, option: Option, is_door: bool, view: PromptView, belief: _Belief) -> tuple[float, float, bool]:
         """(probability, cost in metres, whether the target is usually there) of one option."""
@@ -177,6 +202,11 @@ def _stem(name: str) -> str:
     return _COUNTER.sub("", name)
 
 
+def _listed(view: PromptView) -> tuple[tuple[str, str], ...]:
+    """The matches of the target that the prompt lists without saying so."""
+    return tuple((r.name, o.name) for r in view.rooms for o in r.objects if matches_target(_stem(o.name), view.target))
+
+
 def _same_twice(view: PromptView) -> bool:
     """Whether the last two actions were the same command: a third time running would end the search."""
     return len(view.history) >= 2 and view.history[-1].command == view.history[-2].command
@@ -186,18 +216,6 @@ def _found(view: PromptView, room: str, name: str, rng: random.Random) -> Respon
     analysis = rng.choice((f"{name} is in {room}.", f"The {view.target} is found: {name} in {room}."))
     reasoning = rng.choice(("The target is listed, so the search ends.", f"{name} is what was asked for."))
     return Response(analysis, reasoning, "done()")
-
-
-def _nothing_left(view: PromptView, rng: random.Random) -> Response:
-    """Nothing can be explored or opened now: step aside when a space only may not be repeated, else give up."""
-    analysis = f"The {view.target} is not found."
-    if view.spaces or view.doors or view.containers:
-        for room in view.rooms:
-            for obj in room.objects:
-                if obj.name not in view.near:
-                    reasoning = f"The same action twice did not help, so I go to {obj.name} first."
-                    return Response(analysis, reasoning, f"navigate({room.name}, {obj.name})")
-    return Response(analysis, rng.choice(("Nothing is left to explore or open.", "Everything has been seen.")), "done()")
 
 
 def _search(view: PromptView, candidates: list[Candidate], rng: random.Random) -> Response:

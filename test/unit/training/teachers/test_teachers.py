@@ -96,7 +96,15 @@ def test_the_same_command_is_never_proposed_a_third_time_running() -> None:
     view = replace(house("mug"), history=twice)
     assert TEACHER.answer(view, random.Random(0)).command == "go_to_and_open(bedroom, wardrobe)"
     only = replace(view, containers=view.containers[:1])
-    assert TEACHER.answer(only, random.Random(0)).command.startswith("navigate(")
+    assert TEACHER.answer(only, random.Random(0)).command == "done()"
+
+
+def test_without_options_it_looks_at_usual_surfaces_once_and_then_gives_up() -> None:
+    rooms = (RoomView("kitchen", (ObjectView("counter"), ObjectView("counter-2"), ObjectView("stove"))),)
+    view = replace(house("mug"), rooms=rooms, containers=(), robot_room="kitchen", near=("counter",))
+    first = TEACHER.answer(view, random.Random(0)).command
+    assert first == "navigate(kitchen, counter-2)"
+    assert TEACHER.answer(replace(view, history=(PastAction(first, "arrived"),)), random.Random(0)).command == "done()"
 
 
 def test_retarget_finds_matches_and_knowledge_of_the_new_target() -> None:
