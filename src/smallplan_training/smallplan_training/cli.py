@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next((word for word in arguments if word in COMMANDS), None)
     args = None
     try:
-        args = _build_parser(command).parse_args(arguments)
+        args = _build_parser(command).parse_args(arguments, argparse.Namespace(verbose=False))
         logging.basicConfig(
             level=logging.DEBUG if args.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
         )
@@ -69,7 +69,6 @@ def _build_parser(command: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="smallplan", description="Object search planned by a small language model.", parents=[verbose]
     )
-    parser.set_defaults(verbose=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, help_line) in COMMANDS.items():
         subparser = commands.add_parser(name, help=help_line, description=help_line, parents=[verbose])

@@ -42,6 +42,7 @@ _MARGIN = 0.5  # m around the house
 _MARKER_GAP = 0.62  # m between the centres of two numbers
 _PANEL_WIDTH = 3.9  # inches of the list of actions
 _ROWS = 24  # of the list of actions, in one column
+_PLAIN: dict[str, Any] = {"parse_math": False}  # text with names in it, in which a dollar sign is one
 _SEEN_SHARE = 0.2  # of a piece of furniture that makes it seen: nobody sees what is inside or behind it
 
 WALL, DOOR, FOG, FLOOR = "#2b2d42", "#b5651d", "#8f9bb3", "#fbf7ef"
@@ -220,7 +221,7 @@ class _Stage:
         for room in house.rooms:
             text = axes.text(
                 *self._label_position(room), room.type, fontsize=10, color="#5b6072", ha="center", va="center",
-                style="italic", zorder=7.2,
+                style="italic", zorder=7.2, **_PLAIN,
             )  # fmt: skip
             text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white", alpha=0.8)])
 
@@ -244,7 +245,7 @@ class _Stage:
         story, figure = self._story, self.figure
         width, height = figure.get_size_inches()
         title = f"Find the {story.target}"
-        figure.text(0.2 / width, 1 - 0.33 / height, title, fontsize=16, weight="bold", color=INK, va="center")
+        figure.text(0.2 / width, 1 - 0.33 / height, title, fontsize=16, weight="bold", color=INK, va="center", **_PLAIN)
         handles = [
             Patch(facecolor=FLOOR, edgecolor="#b0b0b0", label="seen"),
             Patch(facecolor=_blend(FOG, FOG_DENSITY), edgecolor="#b0b0b0", label="not seen"),
@@ -349,7 +350,7 @@ class _Stage:
         width, height = self.figure.get_size_inches()
         line = story.headline + (f" · planned by {story.planner}" if story.planner else "")
         self._changing.append(
-            self.figure.text(0.2 / width, 1 - 0.68 / height, line, fontsize=11, color="#4a4f60", va="center")
+            self.figure.text(0.2 / width, 1 - 0.68 / height, line, fontsize=11, color="#4a4f60", va="center", **_PLAIN)
         )
         if story.found is None:
             return
@@ -361,7 +362,7 @@ class _Stage:
         label = self._plan.annotate(
             story.found_name or story.target, (x, y), xytext=(side * 16, below * 18), textcoords="offset points",
             fontsize=10, weight="bold", color=INK, ha="left" if side > 0 else "right", va="center", bbox=box,
-            zorder=9.6,
+            zorder=9.6, **_PLAIN,
         )  # fmt: skip
         self._changing.append(label)
 
@@ -382,7 +383,7 @@ class _Stage:
             self._changing.append(
                 self._panel.text(x + 0.06, y, str(number), color=colour, weight="bold", ha="right", **style)
             )
-            self._changing.append(self._panel.text(x + 0.085, y, words, color=INK, **style))
+            self._changing.append(self._panel.text(x + 0.085, y, words, color=INK, **style, **_PLAIN))
 
 
 def _in_short(step: StoryStep) -> str:
