@@ -315,7 +315,7 @@ def main() -> int:
     try:
         COMMANDS[command]()
     except (machine.MachineError, StepError) as error:
-        sys.stderr.write(f"make {command}: {error}\n")
+        sys.stderr.write(f"set-up: {error}\n")
         return 1
     return 0
 
