@@ -7,9 +7,19 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from fixtures.ros_world import PATIENCE, FakeExecutor, Process, World, endless_graph, until_cancelled, wait_until, with_mug
 from rclpy.action import GoalResponse
 from smallplan_msgs.action import FindObject
+
+from fixtures.ros_world import (
+    PATIENCE,
+    FakeExecutor,
+    Process,
+    World,
+    endless_graph,
+    until_cancelled,
+    wait_until,
+    with_mug,
+)
 from smallplan_planner.actions import Outcome, OutcomeCode
 
 Code = FindObject.Result

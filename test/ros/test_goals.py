@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from action_msgs.msg import GoalStatus
-from fixtures.ros_world import FakeExecutor, Process, World, endless_graph, until_cancelled, wait_until, with_mug
 from smallplan_msgs.action import FindObject
+
+from fixtures.ros_world import FakeExecutor, Process, World, endless_graph, until_cancelled, wait_until, with_mug
 from smallplan_planner.actions import OutcomeCode
 
 

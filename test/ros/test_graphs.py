@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from fixtures.ros_world import FakeExecutor, Process, World, endless_graph, wait_until, with_mug
 from rclpy.qos import QoSProfile
 from smallplan_msgs.action import FindObject
+
+from fixtures.ros_world import FakeExecutor, Process, World, endless_graph, wait_until, with_mug
 from smallplan_planner.actions import Outcome
 from smallplan_planner.scene_graph import Room, SceneGraph, SceneObject
 

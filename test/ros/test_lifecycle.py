@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fixtures.ros_world import FakeExecutor, World, endless_graph, until_cancelled, wait_until, with_mug
 from smallplan_msgs.action import FindObject
+
+from fixtures.ros_world import FakeExecutor, World, endless_graph, until_cancelled, wait_until, with_mug
 from smallplan_planner.actions import OutcomeCode
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fixtures.ros_world import LATCHED, SIMULATOR, World, wait_until
 from smallplan_msgs.action import FindObject
 from smallplan_msgs.msg import ActionGoal
 from std_msgs.msg import String
+
+from fixtures.ros_world import LATCHED, SIMULATOR, World, wait_until
 
 HOUSE_SEED = 3
 
@@ -54,7 +55,7 @@ def test_a_language_model_plans(world: World, episode: list[dict], tiny_model: P
     result = search.result(60.0)
 
     decided = [f.decision for f in search.feedback if not f.outcome]
-    assert result.steps == 3 and result.error_code == FindObject.Result.MAX_STEPS or result.success
+    assert (result.steps == 3 and result.error_code == FindObject.Result.MAX_STEPS) or result.success
     assert decided and all(decision.source == "slm" for decision in decided)
     assert all(episode[0]["target"] in decision.prompt for decision in decided)
     assert all(decision.prompt_tokens > 0 and decision.generated_tokens > 0 for decision in decided)

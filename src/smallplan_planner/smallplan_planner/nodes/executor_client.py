@@ -77,7 +77,8 @@ class ExecutorClient:
     def __init__(self, node: Node, bell: Bell) -> None:
         self._node = node
         self._bell = bell
-        self._client = SafeActionClient(node, ExecuteAction, "execute_action", callback_group=MutuallyExclusiveCallbackGroup())
+        group = MutuallyExclusiveCallbackGroup()
+        self._client = SafeActionClient(node, ExecuteAction, "execute_action", callback_group=group)
 
     def available(self) -> bool:
         return bool(self._client.server_is_ready())

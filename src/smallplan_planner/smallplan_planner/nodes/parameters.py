@@ -11,11 +11,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
-from rclpy.exceptions import (
-    InvalidParameterTypeException,
-    InvalidParameterValueException,
-    ParameterUninitializedException,
-)
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -45,12 +41,14 @@ class PlannerParameters:
     """One consistent set of values, as read when the node is configured and when a goal begins."""
 
     autostart: bool = _parameter(True, "Configure and activate by itself after start-up.")
-    policy: str = _parameter("slm", "What decides: the language model, or the greedy baseline.", choices=("slm", "greedy"))
+    policy: str = _parameter(
+        "slm", "What decides: the language model, or the greedy baseline.", choices=("slm", "greedy")
+    )
 
     model_path: str = _parameter("", "Model file (GGUF). '' = the default model.")
     lora_path: str = _parameter("", "LoRA adapter (GGUF) for the model. '' = none.")
     n_ctx: int = _parameter(4096, "Tokens of context of the model, prompt and answer together.", low=256, high=131072)
-    n_threads: int = _parameter(0, "CPU threads of the model. 0 = all cores.", low=0, high=256)
+    n_threads: int = _parameter(0, "CPU threads of the model. 0 = one per core, at most 4.", low=0, high=256)
     n_gpu_layers: int = _parameter(0, "Layers of the model on the GPU. -1 = all, 0 = none.", low=-1, high=1000)
     temperature: float = _parameter(0.0, "Sampling temperature. 0 = always the likeliest token.", low=0.0, high=2.0)
     seed: int = _parameter(0, "Seed of the sampling.", low=0, high=2**31 - 1)
@@ -120,7 +118,7 @@ class ParameterStore:
         try:
             value = self._node.declare_parameter(item.name, item.default, descriptor).value
             problem = _check_choice(item, value)
-        except (InvalidParameterTypeException, InvalidParameterValueException, ParameterUninitializedException) as error:
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             self._node.declare_parameter(item.name, item.default, descriptor, ignore_override=True)
             problem = f"parameter {item.name}: {error} ({item.metadata['description']} {_allowed(item)})"
         if problem:

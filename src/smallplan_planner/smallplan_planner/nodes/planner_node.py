@@ -19,6 +19,7 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import RCLError, ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.subscription import Subscription
@@ -53,7 +54,7 @@ _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.
 
 
 class PlannerNode(LifecycleNode):  # type: ignore[misc]
-    """See design: lifecycle states hold as usual; goals are rejected unless the node is active."""
+    """Unconfigured: no model. Inactive: the model is loaded and graphs come in. Active: goals are taken."""
 
     def __init__(self) -> None:
         super().__init__("smallplan_planner")
@@ -70,23 +71,18 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
         self._qos_problem = ""
         self._fallbacks = 0
         self._last_latency = 0.0
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
+        latched = QoSProfile(
+            depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
+        )
         self._goal_publisher = self.create_lifecycle_publisher(ActionGoal, "action_goal", 10)
         self._decision_publisher = self.create_lifecycle_publisher(DecisionMsg, "decision", latched)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._executor_client = ExecutorClient(self, self._bell)
-        self._server = ActionServer(
-            self,
-            FindObject,
-            "find_object",
-            execute_callback=self._search,
-            goal_callback=self._on_goal,
-            cancel_callback=self._on_cancel,
-            callback_group=MutuallyExclusiveCallbackGroup(),
-        )
-        self.create_timer(_DIAGNOSTICS_PERIOD, self._publish_diagnostics, MutuallyExclusiveCallbackGroup())
         self._answer_impossible_transitions()
-        self._autostart = self.create_timer(0.0, self._start_by_itself)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers fire also when simulated time stands still
+        group = MutuallyExclusiveCallbackGroup()
+        self.create_timer(_DIAGNOSTICS_PERIOD, self._publish_diagnostics, group, clock=steady)
+        self._start_timer = self.create_timer(0.0, self._start, clock=steady)
 
     def close(self) -> None:
         """Stop the search under way, and with it the robot, before the process ends."""
@@ -134,11 +130,20 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
         self._release()
         return super().on_shutdown(state)
 
-    def _start_by_itself(self) -> None:
-        """Once, after start-up: configure and activate where `autostart` says so."""
-        self._autostart.cancel()
+    def _start(self) -> None:
+        """Once, as soon as the node is served: configure and activate where `autostart` says so, then take goals."""
+        self._start_timer.cancel()
         if self.get_parameter("autostart").value and self.trigger_configure() == _SUCCESS:
             self.trigger_activate()
+        self._server = ActionServer(  # only now: nobody is rejected because the model is still being loaded
+            self,
+            FindObject,
+            "find_object",
+            execute_callback=self._search,
+            goal_callback=self._on_goal,
+            cancel_callback=self._on_cancel,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+        )
 
     def _answer_impossible_transitions(self) -> None:
         """Refuse a transition that the state does not have: rclpy raises an error then and sends no answer."""

@@ -181,8 +181,11 @@ class SearchRunner:
             if execution is not None and execution.outcome is not None:
                 episode.distance += max(0.0, execution.outcome.distance)
             if not ended:
-                message += f"; the executor did not confirm within {self._limits.cancel_timeout} s that the robot stands"
+                message += f"; the executor did not confirm within {self._limits.cancel_timeout} s that it stopped"
             episode.finish(stopped.code, message)
+        except Exception as error:  # a defect ends this search, not the node
+            logger.exception("the search failed")
+            episode.finish(ResultCode.MODEL_FAILED, f"the planner failed: {type(error).__name__}: {error}")
         finally:
             self._end_execution()
         assert episode.result is not None
@@ -281,11 +284,6 @@ class SearchRunner:
                 raise _Stopped(ResultCode.MODEL_FAILED, str(error)) from error
             logger.warning("falling back to the greedy policy: %s", error)
             return self._fallback.decide(situation)
-        except _Stopped:
-            raise
-        except Exception as error:
-            logger.exception("the policy raised an unexpected error")
-            raise _Stopped(ResultCode.MODEL_FAILED, f"the policy failed: {type(error).__name__}: {error}") from error
         finally:
             if pending is not None and not pending.finished:
                 pending.cancel.set()
@@ -340,7 +338,7 @@ class SearchRunner:
                 return self._time_out(execution)
             if not self._executor.available() and not self._wait_for_executor(execution):
                 self._execution = None
-                raise _Stopped(ResultCode.EXECUTOR_UNAVAILABLE, "the executor disappeared while it carried out an action")
+                raise _Stopped(ResultCode.EXECUTOR_UNAVAILABLE, "the executor disappeared in the middle of an action")
         self._execution = None
         assert execution.outcome is not None
         return execution.outcome

@@ -1,4 +1,4 @@
-"""A simulated robot in real time: actions take as long as they would, can be stopped midway, and are observed meanwhile.
+"""A simulated robot in real time: actions take as long as they would and can be stopped and observed midway.
 
 Knows no ROS; `sim_node.py` puts it behind topics and actions. One action runs at a time, on the thread that calls
 `execute`; `observe` and `cancel` may be called from other threads.
@@ -80,8 +80,17 @@ class LiveRobot:
         """The map of the last observation."""
         return self._builder.grid
 
-    def execute(self, action: Action, progress: Progress | None = None, patience: float = 5.0) -> Outcome:
-        """Carry out an action; one that is under way is cancelled first, and given `patience` seconds to end."""
+    def execute(
+        self,
+        action: Action,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
+        patience: float = 5.0,
+    ) -> Outcome:
+        """Carry out an action until its end or until `cancel` is set.
+
+        One that is under way is cancelled first, and given `patience` seconds to end.
+        """
         if action.kind is ActionKind.DONE:
             return Outcome(False, OutcomeCode.FAILED, "done() is for the planner, it is not executed")
         while not self._turn.acquire(timeout=0.05):
@@ -90,7 +99,7 @@ class LiveRobot:
             if patience <= 0:
                 return Outcome(False, OutcomeCode.FAILED, "the action before this one did not end")
         try:
-            self._cancel.clear()
+            self._cancel = cancel or threading.Event()
             self._progress = progress
             with self._state:
                 if self._moved:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 from collections.abc import Sequence
 
@@ -19,7 +20,11 @@ from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.exceptions import ParameterUninitializedException
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    ParameterUninitializedException,
+)
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -47,10 +52,12 @@ class SimNode(Node):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__("sim_node")
-        self._declare_parameters()
         try:
+            self._declare_parameters()
             self._live = self._make_robot()
-        except (HouseError, NoEpisode, ValueError, OSError) as error:
+        except (
+            HouseError, NoEpisode, ValueError, OSError, InvalidParameterTypeException, InvalidParameterValueException
+        ) as error:
             raise StartError(str(error)) from error
         latched = QoSProfile(
             depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
@@ -60,6 +67,7 @@ class SimNode(Node):  # type: ignore[misc]
         self._episode_publisher = self.create_publisher(String, "~/episode", latched)
         self._published = self._ended = -math.inf  # s of the steady clock
         self._episode_id, self._step = "", 0
+        self._cancels: dict[bytes, threading.Event] = {}
         self._over: set[str] = set()  # episodes of the planner that a newer one has replaced
         self._server = ActionServer(
             self,
@@ -115,9 +123,13 @@ class SimNode(Node):  # type: ignore[misc]
 
     # -- the action
 
-    def _on_cancel(self, _: ServerGoalHandle) -> CancelResponse:
-        self._live.cancel()
+    def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
+        self._cancel_of(handle).set()
         return CancelResponse.ACCEPT
+
+    def _cancel_of(self, handle: ServerGoalHandle) -> threading.Event:
+        """What stops this goal, also when its cancellation is heard before its execution has begun."""
+        return self._cancels.setdefault(bytes(handle.goal_id.uuid), threading.Event())
 
     def _execute(self, handle: ServerGoalHandle) -> ExecuteAction.Result:
         goal = handle.request.goal
@@ -132,7 +144,9 @@ class SimNode(Node):  # type: ignore[misc]
                 outcome = self._live.execute(
                     action,
                     lambda remaining: handle.publish_feedback(ExecuteAction.Feedback(distance_remaining=remaining)),
+                    self._cancel_of(handle),
                 )
+        self._cancels.pop(bytes(handle.goal_id.uuid), None)
         self._ended = time.monotonic()
         self._publish_episode()
         if outcome.success:
