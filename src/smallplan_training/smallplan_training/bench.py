@@ -223,7 +223,7 @@ def _processor() -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     parser.add_argument("--model", type=Path, metavar="GGUF", help="default: the model in models/")
-    parser.add_argument("--threads", type=int, default=0, help="of llama.cpp (default: one per core, at most 4)")
+    parser.add_argument("--threads", type=int, default=0, help="of llama.cpp (default: by the model's size)")
     parser.add_argument("--decisions", type=int, default=100, help="how many to measure (default: %(default)s)")
     parser.add_argument("--sim-steps", type=int, default=200, help="of the simulator (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the houses (default: %(default)s)")

@@ -93,6 +93,13 @@ def test_settings_out_of_range_are_refused(tiny_model: Any, wrong: dict[str, Any
         Slm(tiny_model.path, **wrong)
 
 
+def test_a_small_model_gets_one_thread_unless_told_otherwise(tiny_model: Any) -> None:
+    with Slm(tiny_model.path) as slm:
+        assert slm.n_threads == 1
+    with Slm(tiny_model.path, n_threads=2) as slm:
+        assert slm.n_threads == 2
+
+
 def test_a_closed_model_says_so(tiny_model: Any) -> None:
     slm = Slm(tiny_model.path, n_threads=1)
     slm.close()
