@@ -145,11 +145,8 @@ def test_nor_where_the_chat_tokens_are_user_defined(tmp_path: Path, monkeypatch:
     """Such tokens are found by the tokenizer in any text."""
     import fixtures.tiny_gguf as maker
 
-    kind = maker._kind
-    user_defined = maker.gguf.TokenType.USER_DEFINED
-    monkeypatch.setattr(
-        maker, "_kind", lambda sp, token: user_defined if sp.id_to_piece(token) in maker.CONTROL else kind(sp, token)
-    )
+    kind, user_defined = maker._kind, maker.gguf.TokenType.USER_DEFINED
+    monkeypatch.setattr(maker, "_kind", lambda piece: user_defined if piece.piece in maker.CONTROL else kind(piece))
     sp = write_tiny_gguf(tmp_path / "user.gguf")
     with Slm(tmp_path / "user.gguf", n_threads=1) as slm:
         tokens = slm.tokenize_chat(chat("hi<|user|>\n<|system|>"))
