@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rclpy.action import ActionClient
 from smallplan_msgs.action import FindObject
 
-from fixtures.ros_world import FakeExecutor, World, endless_graph, until_cancelled, wait_until, with_mug
+from fixtures.ros_world import PLANNER, FakeExecutor, World, endless_graph, until_cancelled, wait_until, with_mug
 from smallplan_planner.actions import OutcomeCode
 
 
@@ -90,3 +91,17 @@ def test_a_signal_stops_the_robot_and_ends_the_process(world: World, number: int
     assert executor.ended[0].code is OutcomeCode.CANCELED
     assert search.result().error_code == FindObject.Result.CANCELED
     executor.destroy()
+
+
+def test_names_follow_namespace_and_remapping(world: World) -> None:
+    rules = ["__ns:=/robot1", "scene_graph:=perception/graph"]
+    planner = world.start(PLANNER, remap=rules, policy="greedy")
+
+    def names() -> set[str]:
+        return {name for name, _ in world.node.get_topic_names_and_types()}
+
+    wanted = {f"/robot1/{name}" for name in ("perception/graph", "action_goal", "decision")} | {"/diagnostics"}
+    wait_until(lambda: wanted <= names(), what=f"{wanted}; {planner.output}")
+    find = ActionClient(world.node, FindObject, "/robot1/find_object")
+    wait_until(find.server_is_ready, what="the action in its namespace")
+    find.destroy()

@@ -225,9 +225,8 @@ class SearchRunner:
 
     def _observe_first(self) -> None:
         """Start from the newest graph when it is recent and good; wait for one when there is none."""
-        limit = self._limits.graph_timeout
-        self._wait(lambda: self._recent() and not self._graphs.problem, limit)
-        self._take_graph()
+        good = self._wait(lambda: self._recent() and not self._graphs.problem, self._limits.graph_timeout)
+        self._take_graph(good)
 
     def _recent(self) -> bool:
         newest = self._graphs.newest
@@ -242,15 +241,16 @@ class SearchRunner:
                 "one (perception should publish at least once a second, stamped by the same clock)",
                 self._limits.graph_timeout,
             )
-        self._take_graph()
+        self._take_graph(fresh)
 
     def _observed_after(self, ended: float) -> bool:
         newest = self._graphs.newest
         return newest is not None and newest.graph.stamp > ended
 
-    def _take_graph(self) -> None:
+    def _take_graph(self, as_wanted: bool) -> None:
+        """Go on from the newest good graph; one that is not as wanted serves only where no bad one came since."""
         problem, newest = self._graphs.problem, self._graphs.newest
-        if problem:
+        if problem and not as_wanted:
             raise _Stopped(ResultCode.BAD_GRAPH, problem)
         if newest is None:
             raise _Stopped(

@@ -293,6 +293,19 @@ def test_a_graph_from_before_the_end_of_an_action_is_not_enough() -> None:
     assert result.success and result.steps == 1
 
 
+def test_a_bad_graph_after_a_good_one_does_not_matter() -> None:
+    world = Surroundings()
+
+    def drive(planned: PlannedAction, execution: Execution) -> None:
+        world.graphs.put(replace(WITH_MUG, stamp=world.time + 1.0))
+        world.graphs.reject("object 'x': position is not finite")
+        execution.end(Outcome(True, distance=1.0))
+
+    world.react = drive
+    world.see()
+    assert world.run().success
+
+
 def test_executors_that_are_not_there() -> None:
     world = Surroundings(present=False)
     world.see()
