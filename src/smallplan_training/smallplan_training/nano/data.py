@@ -80,11 +80,11 @@ def tokenise(samples: Iterable[Sample], tokenizer: NanoTokenizer, max_tokens: in
 
 def concatenate(sets: Sequence[SampleSet]) -> SampleSet:
     """All samples of several sets."""
-    starts = [np.zeros(1, dtype=np.int64)]
-    for part in sets:
-        starts.append(part.starts[1:] + starts[-1][-1])
+    lengths = np.concatenate([part.lengths for part in sets])
     return SampleSet(
-        np.concatenate([part.ids for part in sets]), np.concatenate(starts), np.concatenate([part.prompts for part in sets])
+        ids=np.concatenate([part.ids for part in sets]),
+        starts=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
+        prompts=np.concatenate([part.prompts for part in sets]),
     )
 
 

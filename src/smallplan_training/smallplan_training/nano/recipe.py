@@ -1,0 +1,332 @@
+"""The recipe of the default model, from nothing to `models/`: `smallplan nano`.
+
+    tokenizer ─► for each phase: situations ─► samples ─► training ─► GGUF ─► scores on val ─► models/
+
+A phase trains on imagined situations, on those that the disturbed expert meets in generated houses, or on those
+that the model of the phase before meets (DAgger: its own states, labelled by the expert). Everything is in
+`config/nano.yaml`. What is finished is found again, so a recipe that was interrupted goes on where it stood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import multiprocessing
+import os
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import yaml
+from tqdm import tqdm
+
+from smallplan_planner.priors import load_priors
+from smallplan_planner.resources import DEFAULT_MODEL, resource
+from smallplan_planner.search import SearchConfig
+from smallplan_planner.synonyms import words_for
+from smallplan_training import export
+from smallplan_training.errors import UserError
+from smallplan_training.evaluate import EvaluateConfig, report_all, run_tasks
+from smallplan_training.nano.checkpoint_folder import load_folder, save_folder
+from smallplan_training.nano.data import SampleSet, concatenate, tokenise
+from smallplan_training.nano.model import ModelConfig, NanoModel
+from smallplan_training.nano.situations import (
+    EPISODES_PER_HOUSE,
+    DisturbedPolicy,
+    imagined_samples,
+    meet_situations,
+    read_views,
+    varied_samples,
+    write_views,
+)
+from smallplan_training.nano.tokenizer import NanoTokenizer, train_tokenizer
+from smallplan_training.nano.train import TrainConfig, Trainer
+from smallplan_training.policy_factory import PolicyOptions, make_policy
+from smallplan_training.scenes import resolve_scenes
+from smallplan_training.teachers.variations import made_up_word
+
+logger = logging.getLogger(__name__)
+
+SHARD = 2000  # imagined samples made at a time
+HOUSES_PER_SHARD = 5
+KNOWN_WORD_WEIGHT = 50  # of a synonym in the tokenizer's text
+MADE_UP_WORDS = 20000  # that the tokenizer learns to split
+METADATA = {"general.name": "SmallPlan Nano", "general.basename": "SmallPlan-Nano", "general.license": "apache-2.0"}
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """One phase: what it trains on, and how. `use` names earlier phases whose samples serve again."""
+
+    name: str
+    imagined: int = 0  # samples of imagined situations
+    small: bool = False  # imagined situations are small ones, with short prompts
+    expert_episodes: int = 0  # of the disturbed expert in generated houses
+    model_episodes: int = 0  # of the model of the phase before
+    disturbance: float = 0.2  # share of the actions that are random
+    variations: int = 6  # further samples of each simulated situation
+    max_tokens: int = 640  # samples that are longer are left out
+    use: tuple[str, ...] = ()
+    score_episodes: int = 0  # a val house, after the phase; 0: not scored
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """All of the recipe. Raises `UserError` on phases that don't fit together."""
+
+    phases: tuple[PhaseConfig, ...]
+    seed: int = 0
+    vocab_size: int = 2560
+    tokenizer_samples: int = 4000
+    held_out: int = 300  # samples of a phase
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        names = [phase.name for phase in self.phases]
+        if not names or len(set(names)) < len(names):
+            raise UserError(f"phases are {names}; expected at least one, each with a name of its own")
+        for index, phase in enumerate(self.phases):
+            if not set(phase.use) <= set(names[:index]):
+                raise UserError(f"phase {phase.name!r} uses {list(phase.use)}; expected earlier phases: {names[:index]}")
+            if phase.model_episodes and not index:
+                raise UserError(f"phase {phase.name!r}: the first phase has no model to meet situations with")
+
+
+def load_recipe(path: Path) -> RecipeConfig:
+    """Read a recipe; raises `UserError` that names the file and the field."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        common = data.pop("train", {})
+        phases = []
+        for phase in data.pop("phases"):
+            train = _build(TrainConfig, {**common, **phase.pop("train", {})})
+            phases.append(_build(PhaseConfig, {**phase, "use": tuple(phase.get("use", ())), "train": train}))
+        model = _build(ModelConfig, {**data.pop("model", {}), "vocab_size": data.get("vocab_size", 2560)})
+        return _build(RecipeConfig, {**data, "model": model, "phases": tuple(phases)})
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{path}: not a recipe ({type(error).__name__}: {error}); see config/nano.yaml") from error
+
+
+def _build(kind: Callable[..., _T], values: dict[str, Any]) -> _T:
+    known = [item.name for item in fields(kind)]  # type: ignore[arg-type]
+    unknown = set(values) - set(known)
+    if unknown:
+        raise ValueError(f"unknown fields {sorted(unknown)}; expected some of {', '.join(known)}")
+    return kind(**values)
+
+
+class Recipe:
+    """The stages, each of which does nothing when its result is there."""
+
+    def __init__(self, config: RecipeConfig, folder: Path, workers: int) -> None:
+        self.config, self.folder, self.workers = config, folder, workers
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self, until: str | None = None) -> Path:
+        """All phases, or those up to one; returns the last one's GGUF."""
+        self.make_tokenizer()
+        gguf = self.folder
+        for index, phase in enumerate(self.config.phases):
+            gguf = self.run_phase(index)
+            if phase.name == until:
+                break
+        return gguf
+
+    def run_phase(self, index: int) -> Path:
+        """Collect, train, export and score one phase; returns its GGUF."""
+        phase = self.config.phases[index]
+        gguf = self.folder / phase.name / DEFAULT_MODEL
+        if not gguf.is_file():
+            self.collect(index)
+            self.train(index)
+            self.export(phase)
+        self.score(phase, gguf)
+        return gguf
+
+    def make_tokenizer(self) -> NanoTokenizer:
+        """Train the tokenizer on imagined situations and on the names in the priors."""
+        path = self.folder / "tokenizer.model"
+        if not path.is_file():
+            priors = load_priors()
+            samples = list(islice(imagined_samples(priors, self.config.seed), self.config.tokenizer_samples))
+            texts = ["\n" + message.content for sample in samples for message in sample.messages]
+            rng = random.Random(self.config.seed)
+            texts += [made_up_word(rng) for _ in range(MADE_UP_WORDS)]
+            names = [*priors.rooms, *priors.furniture, *priors.objects, "room", "door"]
+            texts += [word for name in names for word in words_for(name)] * KNOWN_WORD_WEIGHT
+            model = train_tokenizer(texts, [sample.answer for sample in samples], names, self.config.vocab_size)
+            path.with_suffix(".part").write_bytes(model)
+            path.with_suffix(".part").replace(path)
+        return NanoTokenizer(path.read_bytes())
+
+    def collect(self, index: int) -> None:
+        """Make the phase's shards of situations and samples, on all cores."""
+        phase = self.config.phases[index]
+        model = self.folder / self.config.phases[index - 1].name / DEFAULT_MODEL if index else None
+        common = dict(phase=phase, folder=self.folder, seed=self.config.seed + 1000 * index, model=model)
+        houses = math.ceil(phase.expert_episodes / EPISODES_PER_HOUSE / HOUSES_PER_SHARD)
+        own = math.ceil(phase.model_episodes / EPISODES_PER_HOUSE / HOUSES_PER_SHARD)
+        tasks = [_Shard(kind="imagined", number=n, **common) for n in range(math.ceil(phase.imagined / SHARD))]
+        tasks += [_Shard(kind="expert", number=n, **common) for n in range(houses)]
+        tasks += [_Shard(kind="model", number=n, **common) for n in range(own)]
+        tasks = [task for task in tasks if not task.path.is_file()]
+        if not tasks:
+            return
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        with ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn")) as pool:
+            list(tqdm(pool.map(_make_shard, tasks), total=len(tasks), desc=f"{phase.name}: situations", unit="shard"))
+
+    def train(self, index: int) -> None:
+        """Train from the weights of the phase before, or from nothing."""
+        phase = self.config.phases[index]
+        tokenizer = self.make_tokenizer()
+        data, held_out = self.load_samples(phase)
+        torch.manual_seed(self.config.seed)
+        if index:
+            model = load_folder(self.folder / self.config.phases[index - 1].name / "checkpoint")
+        else:
+            model = NanoModel(replace(self.config.model, vocab_size=len(tokenizer)))
+        run = self.folder / phase.name / "run"
+        command = tokenizer.encode("\nCommand:")[0]
+        trainer = Trainer(model, data, held_out, run, phase.train, tokenizer.pad_id, command)
+        trainer.train()
+        save_folder(trainer.model.to("cpu"), tokenizer, self.folder / phase.name / "checkpoint")
+
+    def load_samples(self, phase: PhaseConfig) -> tuple[SampleSet, SampleSet]:
+        """(training, held-out) samples: the held-out ones come from the phase's first shard of each kind."""
+        held_out, training = [], []
+        for name in (phase.name, *phase.use):
+            for path in sorted((self.folder / name / "samples").glob("*.npz")):
+                samples = SampleSet.load(path)
+                (held_out if name == phase.name and path.stem.endswith("-00000") else training).append(samples)
+        kept = [part.split(min(len(part) // 2, self.config.held_out), self.config.seed) for part in held_out]
+        training += [rest for rest, _ in kept]
+        if not training:
+            raise UserError(f"phase {phase.name!r} has no samples; give it situations, or earlier phases to use")
+        nothing = training[0].take(np.zeros(0, dtype=np.int64))
+        return concatenate(training), concatenate([nothing, *(part for _, part in kept)])
+
+    def export(self, phase: PhaseConfig) -> None:
+        """The phase's checkpoint as a Q8_0 GGUF; parity with transformers is checked on the way."""
+        folder = self.folder / phase.name
+        whole = folder / "model-f32.gguf"
+        export.convert(folder / "checkpoint", whole, METADATA)
+        export.quantise(whole, folder / DEFAULT_MODEL)
+
+    def score(self, phase: PhaseConfig, gguf: Path) -> dict[str, Any]:
+        """Figures on the val houses, beside the expert's on the same episodes; {} when the phase is not scored."""
+        path = self.folder / phase.name / "scores.json"
+        if path.is_file():
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        if not phase.score_episodes:
+            return {}
+        config = EvaluateConfig(
+            policies=("slm", "expert"),
+            scenes=tuple(resolve_scenes(["val"])),
+            episodes=phase.score_episodes,
+            workers=self.workers,
+            options=PolicyOptions(model=gguf, threads=1),
+        )
+        with tqdm(total=len(config.scenes) * config.episodes, desc=f"{phase.name}: val", unit="episode") as bar:
+            report = report_all(run_tasks(config, bar.update), config, "smallplan nano")
+        path.write_text(json.dumps(report, indent=1), encoding="utf-8")
+        return report
+
+    def release(self, models: Path) -> bool:
+        """Put the last phase's model into `models`, unless the one that is there is as good on val."""
+        phase = self.config.phases[-1]
+        scores = self.folder / phase.name / "scores.json"
+        kept = models / "SmallPlan-Nano.scores.json"
+        if scores.is_file() and kept.is_file() and _spl(kept) >= _spl(scores):
+            logger.warning("%s stays: its SPL on val is %.2f, the new one's %.2f", models, _spl(kept), _spl(scores))
+            return False
+        models.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.folder / phase.name / DEFAULT_MODEL, models / DEFAULT_MODEL)
+        if scores.is_file():
+            shutil.copyfile(scores, kept)
+        config = json.dumps(asdict(self.config), indent=1)
+        (models / "SmallPlan-Nano.config.json").write_text(config + "\n", encoding="utf-8")
+        with (models / "SmallPlan-Nano.log.jsonl").open("w", encoding="utf-8") as log:
+            for part in self.config.phases:
+                for line in (self.folder / part.name / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines():
+                    log.write(json.dumps({"phase": part.name, **json.loads(line)}) + "\n")
+        return True
+
+
+def _spl(path: Path) -> float:
+    """The model's SPL in a file of scores."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    return float(next(item["spl"] for item in report["policies"] if item["policy"] == "slm"))
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A part of a phase's samples, made by one process."""
+
+    phase: PhaseConfig
+    kind: str  # "imagined" | "expert" | "model"
+    number: int
+    folder: Path
+    seed: int
+    model: Path | None  # that meets situations, for kind "model"
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.phase.name / "samples" / f"{self.kind}-{self.number:05d}.npz"
+
+    @property
+    def views(self) -> Path:
+        return self.folder / self.phase.name / "situations" / f"{self.kind}-{self.number:05d}.jsonl.gz"
+
+
+def _make_shard(task: _Shard) -> None:
+    priors = load_priors()
+    tokenizer = NanoTokenizer((task.folder / "tokenizer.model").read_bytes())
+    seed = 100_000 * (task.seed + 1) + task.number
+    if task.kind == "imagined":
+        samples = imagined_samples(priors, seed, task.phase.small)
+        parts: list[SampleSet] = []
+        while sum(map(len, parts)) < SHARD:
+            parts.append(tokenise(islice(samples, SHARD // 4), tokenizer, task.phase.max_tokens))
+        concatenate(parts).save(task.path)
+        return
+    if not task.views.is_file():
+        name = "expert" if task.kind == "expert" else "slm"
+        policy = make_policy(name, PolicyOptions(model=task.model, threads=1), seed)
+        houses = range(seed * HOUSES_PER_SHARD, (seed + 1) * HOUSES_PER_SHARD)
+        disturbed = DisturbedPolicy(policy, task.phase.disturbance, seed)
+        write_views(meet_situations(disturbed, houses, SearchConfig()), task.views)
+    varied = varied_samples(read_views(task.views), task.phase.variations, priors, seed)
+    tokenise(varied, tokenizer, task.phase.max_tokens).save(task.path)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="YAML", help="default: config/nano.yaml")
+    parser.add_argument("--folder", type=Path, default=Path("build/nano"), help="work in progress (default: %(default)s)")
+    parser.add_argument("--models", type=Path, help="where the model goes (default: models/ of the workspace)")
+    parser.add_argument("--until", metavar="PHASE", help="stop after this phase, and release nothing")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that collect")
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command; returns its exit code."""
+    path = args.config or resource("config", "nano.yaml")
+    recipe = Recipe(load_recipe(path), args.folder, args.workers)
+    recipe.run(args.until)
+    if args.until is None:
+        recipe.release(args.models or resource("config", "nano.yaml").parent.parent / "models")
+    return 0
+
+
+__all__: Sequence[str] = ("PhaseConfig", "Recipe", "RecipeConfig", "add_arguments", "load_recipe", "run")

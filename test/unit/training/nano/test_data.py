@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from smallplan_training.nano.data import (  # noqa: E402
+    BatchStream,
+    Sample,
+    SampleSet,
+    concatenate,
+    make_batch,
+    plan_epoch,
+    tokenise,
+)
+from smallplan_training.nano.tokenizer import NanoTokenizer  # noqa: E402
+
+
+def test_only_the_answer_is_scored(sample_set: SampleSet, samples: list[Sample], tokenizer: NanoTokenizer) -> None:
+    batch = make_batch(sample_set, [3, 90], tokenizer.pad_id)
+    for row, index in enumerate((3, 90)):
+        counted = batch.weights[row] > 0
+        assert batch.targets[row][counted].tolist() == tokenizer.encode_answer(samples[index].answer)
+        # each target stands right behind the position that predicts it
+        assert batch.ids[row][batch.scored[row][counted] + 1].tolist() == batch.targets[row][counted].tolist()
+        assert batch.ids[row][: sample_set.prompts[index]].tolist() == tokenizer.encode_prompt(samples[index].messages)
+
+
+def test_a_prompt_weight_scores_the_prompt_a_little(sample_set: SampleSet, tokenizer: NanoTokenizer) -> None:
+    batch = make_batch(sample_set, [5], tokenizer.pad_id, prompt_weight=0.25)
+    prompt, length = int(sample_set.prompts[5]), int(sample_set.lengths[5])
+    assert batch.weights[0, : prompt - 1].unique().tolist() == [0.25]
+    assert batch.weights[0, prompt - 1 : length - 1].unique().tolist() == [1.0]
+    assert batch.weights[0, length - 1 :].sum() == 0
+
+
+def test_long_samples_are_left_out(samples: list[Sample], tokenizer: NanoTokenizer) -> None:
+    short = tokenise(samples, tokenizer, 200)
+    assert 0 < len(short) < len(samples)
+    assert short.lengths.max() <= 200
+
+
+def test_an_epoch_has_every_sample_once_within_the_tokens(sample_set: SampleSet) -> None:
+    plan = plan_epoch(sample_set.lengths, 2048, seed=1, epoch=0)
+    assert sorted(index for batch in plan for index in batch) == list(range(len(sample_set)))
+    for batch in plan:
+        longest = -(-int(sample_set.lengths[batch].max()) // 8) * 8
+        assert len(batch) == 1 or longest * len(batch) <= 2048
+    assert plan == plan_epoch(sample_set.lengths, 2048, seed=1, epoch=0)
+    assert plan != plan_epoch(sample_set.lengths, 2048, seed=1, epoch=1)
+
+
+def test_a_stream_goes_on_where_it_stood(sample_set: SampleSet) -> None:
+    whole = BatchStream(sample_set, 4096, 0, 3)
+    expected = [next(whole).ids for _ in range(30)]
+    first = BatchStream(sample_set, 4096, 0, 3)
+    for _ in range(17):
+        next(first)
+    assert first.epoch > 0
+    second = BatchStream(sample_set, 4096, 0, 3)
+    second.restore(first.state)
+    assert all((next(second).ids == ids).all() for ids in expected[17:])
+
+
+def test_a_stream_refuses_the_state_of_other_data(sample_set: SampleSet) -> None:
+    other = BatchStream(sample_set.take(np.arange(10)), 4096, 0, 3)
+    with pytest.raises(ValueError, match="10 samples, the data has 100"):
+        BatchStream(sample_set, 4096, 0, 3).restore(other.state)
+
+
+def test_sets_are_saved_joined_and_split(sample_set: SampleSet, tmp_path: Path) -> None:
+    sample_set.save(tmp_path / "set.npz")
+    loaded = SampleSet.load(tmp_path / "set.npz")
+    rest, held_out = loaded.split(30, seed=2)
+    assert (len(rest), len(held_out)) == (70, 30)
+    joined = concatenate([rest, held_out])
+    assert sorted(joined.lengths) == sorted(sample_set.lengths)
+    assert joined.ids.sum() == sample_set.ids.sum()
+    assert (joined.ids[joined.starts[70] : joined.starts[71]] == held_out.ids[: held_out.lengths[0]]).all()
