@@ -34,7 +34,7 @@ from smallplan_training.simulators.house.live import choose_episode
 if TYPE_CHECKING:
     from smallplan_training.demo_client import DecisionHeard, Heard
 
-DEFAULT_HOUSE, DEFAULT_SEED = "houses/val/val-5.json", 2
+DEFAULT_HOUSE, DEFAULT_SEED = "houses/val/val-5.json", 9
 OUTPUT = Path("build") / "demo"
 SPEED = 20.0  # simulated seconds per second
 DISCOVERY = 60.0  # s until both processes must have been heard of

@@ -31,6 +31,7 @@ from scipy import ndimage
 
 from smallplan_planner.actions import ActionKind
 from smallplan_planner.mapping.occupancy import UNKNOWN, OccupancyGrid
+from smallplan_planner.names import normalise
 from smallplan_training.simulators.house.house import House, HouseRoom
 
 Point2 = tuple[float, float]
@@ -40,6 +41,7 @@ FRAME_MS, LAST_FRAME_MS = 110, 3500
 _CELL = 0.075  # m, of the fog over what is unexplored
 _MARGIN = 0.5  # m around the house
 _MARKER_GAP = 0.62  # m between the centres of two numbers
+_LEAF = 0.9  # m, of an open door's leaf
 _PANEL_WIDTH = 3.9  # inches of the list of actions
 _ROWS = 24  # of the list of actions, in one column
 _PLAIN: dict[str, Any] = {"parse_math": False}  # text with names in it, in which a dollar sign is one
@@ -168,28 +170,23 @@ class _Stage:
         self._draw_list(step)
         if finished:
             self._draw_end()
-        else:
-            self._changing += self._robot(points)
         self._canvas.draw()
-        image = self._image()
-        if not finished:  # without the robot, which moves
-            self._changing.pop().remove()
-            self._canvas.draw()
-            self._background = self._canvas.copy_from_bbox(self.figure.bbox)
-        return image
+        self._background = self._canvas.copy_from_bbox(self.figure.bbox)
+        return self._image() if finished else self._with_robot([], points)
 
     def on_the_way(self, travelled: NDArray[np.float64]) -> Image.Image:
         """The last `picture` with the part (N, 2), world frame, of the next action's path that has been travelled."""
         points = self._story.to_house([(float(x), float(y)) for x, y in travelled])
-        artists = [*self._plan.plot(points[:, 0], points[:, 1], color=PATH, lw=2.3), *self._robot(points)]
+        return self._with_robot(self._plan.plot(points[:, 0], points[:, 1], color=PATH, lw=2.3), points)
+
+    def _with_robot(self, artists: Sequence[Artist], points: NDArray[np.float64]) -> Image.Image:
+        """The background with these artists and the robot at the end of its path (N, 2), house frame."""
+        robot = self._plan.plot(*points[-1], "o", ms=11, color="white", mec=INK, mew=2.2)
         self._canvas.restore_region(self._background)
-        for artist in artists:
+        for artist in (*artists, *robot):
             self._plan.draw_artist(artist)
             artist.remove()
         return self._image()
-
-    def _robot(self, points: NDArray[np.float64]) -> list[Line2D]:
-        return self._plan.plot(*points[-1], "o", ms=11, color="white", mec=INK, mew=2.2, zorder=9)
 
     def _image(self) -> Image.Image:
         return Image.fromarray(np.asarray(self._canvas.buffer_rgba()).copy()).convert("RGB")
@@ -220,8 +217,8 @@ class _Stage:
                 axes.plot(*zip(a, end), color=colour, lw=3.0, zorder=4.4, solid_capstyle="butt")
         for room in house.rooms:
             text = axes.text(
-                *self._label_position(room), room.type, fontsize=10, color="#5b6072", ha="center", va="center",
-                style="italic", zorder=7.2, **_PLAIN,
+                *self._label_position(room), normalise(room.type), fontsize=10, color="#5b6072", ha="center",
+                va="center", style="italic", zorder=7.2, **_PLAIN,
             )  # fmt: skip
             text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white", alpha=0.8)])
 
@@ -371,7 +368,7 @@ class _Stage:
         steps = self._story.steps
         columns = 1 if len(steps) <= _ROWS else 2
         rows = max(_ROWS, math.ceil(len(steps) / columns))
-        size, length = (9.0, 42) if columns == 1 else (7.2, 28)
+        size, length = (9.0, 42) if columns == 1 else (7.0, 26)
         for number, step in enumerate(steps[:count], start=1):
             column, row = divmod(number - 1, rows)
             x, y = column * 0.5, 1.0 - (row + 0.5) / rows
@@ -436,9 +433,10 @@ def _arrows(points: NDArray[np.float64], spacing: float = 2.5) -> Iterator[tuple
 
 
 def _swung(a: Point2, b: Point2) -> Point2:
-    """The free end of an open leaf that hangs at `a` and closes to `b`: turned by 80°."""
+    """The free end of an open leaf that hangs at `a` and closes towards `b`: turned by 80°, at most a leaf long."""
     c, s = math.cos(math.radians(80)), math.sin(math.radians(80))
-    dx, dy = b[0] - a[0], b[1] - a[1]
+    scale = min(1.0, _LEAF / max(math.dist(a, b), 1e-9))
+    dx, dy = scale * (b[0] - a[0]), scale * (b[1] - a[1])
     return (a[0] + c * dx - s * dy, a[1] + s * dx + c * dy)
 
 
