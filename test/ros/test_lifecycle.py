@@ -105,3 +105,11 @@ def test_names_follow_namespace_and_remapping(world: World) -> None:
     find = ActionClient(world.node, FindObject, "/robot1/find_object")
     wait_until(find.server_is_ready, what="the action in its namespace")
     find.destroy()
+
+
+def test_a_signal_while_it_starts(world: World) -> None:
+    planner = world.start(PLANNER, policy="greedy")
+    wait_until(lambda: world.node.get_publishers_info_by_topic("decision"), what="the first sign of the planner")
+    planner.signal(signal.SIGINT)
+    assert planner.wait() == 0
+    assert "Traceback" not in planner.output and "never retrieved" not in planner.output, planner.output

@@ -10,6 +10,7 @@ Run it: `ros2 run smallplan_planner planner_node --ros-args --params-file config
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ from smallplan_planner.search import BadGoalError, ResultCode, SearchConfig, Sea
 
 _DIAGNOSTICS_PERIOD = 1.0  # s
 _STALE_GRAPH = 5.0  # s without a graph that are worth a warning: perception publishes once a second
+_START = 10.0  # s that loading the model may take when the process is to end meanwhile
 _MARGIN = 2.0  # s that a stopped search may take beyond the wait for its executor
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -82,10 +84,12 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers fire also when simulated time stands still
         group = MutuallyExclusiveCallbackGroup()
         self.create_timer(_DIAGNOSTICS_PERIOD, self._publish_diagnostics, group, clock=steady)
+        self._started = threading.Event()
         self._start_timer = self.create_timer(0.0, self._start, clock=steady)
 
     def close(self) -> None:
         """Stop the search under way, and with it the robot, before the process ends."""
+        self._started.wait(_START)  # a transition that is under way would end without a context
         self._active = False
         self._stop_searches("the planner is shut down")
         self._release()
@@ -99,7 +103,7 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
             load_priors()
             self._decider = make_decider(parameters)
         except (ParameterError, SlmError, OSError, ImportError, ValueError) as error:
-            self._problem = f"can't be configured: {error}"
+            self._problem = f"can't be configured: {error}".rstrip(".")
             self.get_logger().error(f"{self._problem}. Correct the parameters and configure again.")
             return _FAILURE
         self._worker = DecisionWorker(self._bell)
@@ -144,6 +148,7 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
             cancel_callback=self._on_cancel,
             callback_group=MutuallyExclusiveCallbackGroup(),
         )
+        self._started.set()
 
     def _answer_impossible_transitions(self) -> None:
         """Refuse a transition that the state does not have: rclpy raises an error then and sends no answer."""
