@@ -6,6 +6,7 @@ The converter is not on PyPI by itself. It lies in the source archive of llama-c
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
@@ -30,6 +31,11 @@ _VENDOR = "vendor/llama.cpp/"
 _DOWNLOAD_SECONDS = 600
 _CONVERT_SECONDS = 1800
 FILE_TYPES = {"Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "Q4_K_M": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M}
+
+
+@llama_cpp.llama_log_callback
+def _log(_level: int, text: bytes, _data: object) -> None:
+    logger.debug("%s", text.decode("utf-8", "replace").rstrip())
 
 
 def converter_dir() -> Path:
@@ -118,6 +124,7 @@ def quantise(source: Path, target: Path, file_type: str = "Q8_0") -> None:
     parameters.ftype = FILE_TYPES[file_type]
     parameters.nthread = len(os.sched_getaffinity(0))
     part = target.with_name(target.stem + ".part.gguf")
+    llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
     status = llama_cpp.llama_model_quantize(str(source).encode(), str(part).encode(), parameters)
     if status != 0:
         part.unlink(missing_ok=True)

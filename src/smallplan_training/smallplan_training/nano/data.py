@@ -134,7 +134,7 @@ def make_batch(data: SampleSet, indices: Sequence[int], pad_id: int, prompt_weig
 
 
 def plan_epoch(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int) -> list[list[int]]:
-    """The batches of one epoch, as sample indices: like lengths together, random otherwise, the same for the same seed."""
+    """The batches of one epoch, as sample indices: like lengths together, otherwise random (by `seed`)."""
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))
     pool = max(1, int(_POOL * batch_tokens / max(1.0, float(np.mean(lengths)))))

@@ -116,7 +116,8 @@ class _Layer(nn.Module):
             k, v = functional.linear(h, weight[c.width :]).split((kv_width, kv_width), dim=-1)
             at = (rope[0][scored].unsqueeze(1), rope[1][scored].unsqueeze(1))  # (B, 1, A, C / 2)
             mask = (torch.arange(length, device=x.device) <= scored.unsqueeze(-1)).unsqueeze(1)  # (B, 1, A, T)
-            a = _attend(_rotate(_heads(q, c.heads), at), _rotate(_heads(k, c.kv_heads), rope), _heads(v, c.kv_heads), mask)
+            q, k = _rotate(_heads(q, c.heads), at), _rotate(_heads(k, c.kv_heads), rope)
+            a = _attend(q, k, _heads(v, c.kv_heads), mask)
             x = x.gather(1, rows)
         x = x + self.out(a.transpose(1, 2).reshape(batch, -1, c.width))
         gate, up = self.gate_up(self._norm(x, self.mlp_norm)).chunk(2, dim=-1)
@@ -210,7 +211,7 @@ def _heads(x: Tensor, heads: int) -> Tensor:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of q (B, H, Q, C) over k, v (B, K, T, C); mask (B, 1, Q, T) is True where a key counts, None: causal."""
+    """q (B, H, Q, C) over k, v (B, K, T, C); mask (B, 1, Q, T) is True where a key counts, None: causal."""
     if q.device.type != "cpu":
         grouped = q.shape[1] != k.shape[1]
         return functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=grouped)
@@ -227,7 +228,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _attend_block(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
-    """Attention of q (B, H, Q, C) over k, v (B, K, T, C); hidden (Q, T) or (B, 1, Q, T) is True where a key does not count."""
+    """q (B, H, Q, C) over k, v (B, K, T, C); hidden (Q, T) or (B, 1, Q, T) is True where a key does not count."""
     batch, heads, queries, width = q.shape
     kv_heads, keys = k.shape[1:3]
     groups = heads // kv_heads

@@ -98,7 +98,7 @@ class RecipeConfig:
             raise UserError(f"phases are {names}; expected at least one, each with a name of its own")
         for index, phase in enumerate(self.phases):
             if not set(phase.use) <= set(names[:index]):
-                raise UserError(f"phase {phase.name!r} uses {list(phase.use)}; expected earlier phases: {names[:index]}")
+                raise UserError(f"phase {phase.name!r} uses {list(phase.use)}; expected some of {names[:index]}")
             if phase.model_episodes and not index:
                 raise UserError(f"phase {phase.name!r}: the first phase has no model to meet situations with")
 
@@ -174,12 +174,11 @@ class Recipe:
         """Make the phase's shards of situations and samples, on all cores."""
         phase = self.config.phases[index]
         model = self.folder / self.config.phases[index - 1].name / DEFAULT_MODEL if index else None
-        common = dict(phase=phase, folder=self.folder, seed=self.config.seed + 1000 * index, model=model)
+        seed = self.config.seed + 1000 * index
         houses = math.ceil(phase.expert_episodes / EPISODES_PER_HOUSE / HOUSES_PER_SHARD)
         own = math.ceil(phase.model_episodes / EPISODES_PER_HOUSE / HOUSES_PER_SHARD)
-        tasks = [_Shard(kind="imagined", number=n, **common) for n in range(math.ceil(phase.imagined / SHARD))]
-        tasks += [_Shard(kind="expert", number=n, **common) for n in range(houses)]
-        tasks += [_Shard(kind="model", number=n, **common) for n in range(own)]
+        counts = {"imagined": math.ceil(phase.imagined / SHARD), "expert": houses, "model": own}
+        tasks = [_Shard(phase, kind, n, self.folder, seed, model) for kind in counts for n in range(counts[kind])]
         tasks = [task for task in tasks if not task.path.is_file()]
         if not tasks:
             return
@@ -205,7 +204,8 @@ class Recipe:
 
     def load_samples(self, phase: PhaseConfig) -> tuple[SampleSet, SampleSet]:
         """(training, held-out) samples: the held-out ones come from the phase's first shard of each kind."""
-        held_out, training = [], []
+        held_out: list[SampleSet] = []
+        training: list[SampleSet] = []
         for name in (phase.name, *phase.use):
             for path in sorted((self.folder / name / "samples").glob("*.npz")):
                 samples = SampleSet.load(path)
@@ -313,7 +313,7 @@ def _make_shard(task: _Shard) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="YAML", help="default: config/nano.yaml")
-    parser.add_argument("--folder", type=Path, default=Path("build/nano"), help="work in progress (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=Path("build/nano"), help="default: %(default)s")
     parser.add_argument("--models", type=Path, help="where the model goes (default: models/ of the workspace)")
     parser.add_argument("--until", metavar="PHASE", help="stop after this phase, and release nothing")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that collect")

@@ -96,7 +96,8 @@ def prompt_symbols() -> list[str]:
     for word in [*(word for _, word in DISTANCE_WORDS), "unknown"]:
         symbols.append(f"\n{word}, ")
     symbols.append("\nUse listed names only. Explore only rooms with unexplored space. Target listed: done().")
-    symbols += [", near ", "; partly unexplored", ": nothing seen", " (closed)", " (opened)", " (closed), ", " (opened), "]
+    symbols += [", near ", "; partly unexplored", ": nothing seen"]
+    symbols += [" (closed)", " (opened)", " (closed), ", " (opened), "]
     symbols += [": leading out", ": within"]
     for kind in kinds:
         end = ")" if kind is ActionKind.DONE else ""
@@ -220,7 +221,8 @@ def save_tokenizer(tokenizer: NanoTokenizer, folder: Path) -> None:
 
 def _merges(proto: sp_model.ModelProto) -> list[list[str]]:
     """The pairs of pieces that merge, best first, as transformers' BPE wants them."""
-    rank = {p.piece: index for index, p in enumerate(proto.pieces) if p.type == sp_model.ModelProto.SentencePiece.NORMAL}
+    normal = sp_model.ModelProto.SentencePiece.NORMAL
+    rank = {piece.piece: index for index, piece in enumerate(proto.pieces) if piece.type == normal}
     return [
         [piece[:cut], piece[cut:]]
         for piece in rank

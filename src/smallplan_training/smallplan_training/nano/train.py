@@ -73,7 +73,14 @@ class Trainer:
     """A run: `train()` until its end. `model` is changed in place and stays in float32."""
 
     def __init__(
-        self, model: NanoModel, data: SampleSet, held_out: SampleSet, folder: Path, config: TrainConfig, pad_id: int, command_id: int
+        self,
+        model: NanoModel,
+        data: SampleSet,
+        held_out: SampleSet,
+        folder: Path,
+        config: TrainConfig,
+        pad_id: int,
+        command_id: int,
     ) -> None:
         """`command_id` is the token behind which an answer's command stands."""
         torch.manual_seed(config.seed)
@@ -95,7 +102,7 @@ class Trainer:
                 weight_decay=config.weight_decay,
                 adjust_lr_fn="match_rms_adamw",
             ),
-            torch.optim.AdamW(others, lr=config.learning_rate, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0, fused=True),
+            torch.optim.AdamW(others, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
         ]
         self.step = 0
         self.samples = 0

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from smallplan_training.nano.data import (  # noqa: E402
+from smallplan_training.nano.data import (
     BatchStream,
     Sample,
     SampleSet,
@@ -16,7 +16,7 @@ from smallplan_training.nano.data import (  # noqa: E402
     plan_epoch,
     tokenise,
 )
-from smallplan_training.nano.tokenizer import NanoTokenizer  # noqa: E402
+from smallplan_training.nano.tokenizer import NanoTokenizer
 
 
 def test_only_the_answer_is_scored(sample_set: SampleSet, samples: list[Sample], tokenizer: NanoTokenizer) -> None:

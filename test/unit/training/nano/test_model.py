@@ -64,5 +64,5 @@ def test_weights_go_to_hugging_face_and_back(model: NanoModel, tiny: ModelConfig
 
 @pytest.mark.parametrize("shape", [{"width": 100, "heads": 8}, {"heads": 8, "kv_heads": 3}])
 def test_shapes_that_do_not_fit_are_refused(shape: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="is expected|for each head"):
+    with pytest.raises(ValueError, match=r"is expected|for each head"):
         ModelConfig(**shape)
