@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from smallplan_planner.search import SearchConfig
 from smallplan_training import metrics
 from smallplan_training.errors import UserError
 from smallplan_training.metrics import EpisodeScore
-from smallplan_training.policy_factory import POLICIES, PolicyOptions, make_policy, needs_model
+from smallplan_training.policy_factory import POLICIES, PolicyOptions, check_model, make_policy, needs_model
 from smallplan_training.rollout import EpisodeRecord, run_episode
 from smallplan_training.scenes import default_model, load_house, resolve_scenes
 from smallplan_training.simulators.house.env import HouseSearchEnv
@@ -114,9 +114,9 @@ def _map_tasks(config: EvaluateConfig, tasks: Sequence[Task]) -> Iterator[list[E
         yield from map(runner.run, tasks)
         return
     context = multiprocessing.get_context("spawn")  # a fork would share llama.cpp's state
-    with ProcessPoolExecutor(config.workers, context, _start_worker, (config,)) as pool:
+    with ProcessPoolExecutor(config.workers, context) as pool:
         try:
-            yield from pool.map(_run_in_worker, tasks)
+            yield from pool.map(partial(_run_in_worker, config), tasks)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -161,17 +161,14 @@ def summarise(policy: str, scene: str, record: EpisodeRecord) -> EpisodeRun:
     )
 
 
-_runner: _Runner | None = None  # of a worker process
+@lru_cache(maxsize=1)
+def _runner_of(config: EvaluateConfig) -> _Runner:
+    """The runner of a worker process; made with its first task, so that its errors reach the parent."""
+    return _Runner(config)
 
 
-def _start_worker(config: EvaluateConfig) -> None:
-    global _runner
-    _runner = _Runner(config)
-
-
-def _run_in_worker(task: Task) -> list[EpisodeRun]:
-    assert _runner is not None
-    return _runner.run(task)
+def _run_in_worker(config: EvaluateConfig, task: Task) -> list[EpisodeRun]:
+    return _runner_of(config).run(task)
 
 
 @lru_cache(maxsize=4)  # tasks come scene by scene
@@ -321,8 +318,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.json is not None:
         _check_writable(args.json)
-    for name in config.policies:  # what can't be loaded is said before the first episode is run
-        make_policy(name, config.options)
+    if config.options.model is not None:  # what is broken is said before the first episode is run
+        check_model(config.options.model)
     for scene in config.scenes:
         load_house(scene)
     bar = Progress(

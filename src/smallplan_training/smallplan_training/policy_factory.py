@@ -27,6 +27,17 @@ def needs_model(name: str) -> bool:
     return name in ("slm", "untrained")
 
 
+def check_model(path: Path) -> Path:
+    """The path, after a look at the file: what is no model is said without loading one. Raises `UserError`."""
+    if not path.is_file():
+        raise UserError(f"there is no model file {path}; expected a GGUF file, give one with --model")
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start != b"GGUF":
+        raise UserError(f"the model file {path} is not a GGUF: it starts with {start!r}, expected b'GGUF'")
+    return path
+
+
 def make_policy(name: str, options: PolicyOptions, seed: int = 0) -> Policy:
     """A policy by its name; `seed` is the random policy's. Raises `UserError` for a name or model that is none."""
     if name == "greedy":
@@ -41,9 +52,7 @@ def make_policy(name: str, options: PolicyOptions, seed: int = 0) -> Policy:
         raise UserError(f"there is no policy {name!r}; expected one of {', '.join(POLICIES)}")
     if options.model is None:
         raise UserError(f"policy {name!r} needs a model; give one with --model")
-    model = options.model
-    if not model.is_file():
-        raise UserError(f"there is no model file {model}; expected a GGUF file, give one with --model")
+    model = check_model(options.model)
     if name == "untrained":
         from smallplan_training.untrained import untrained_copy
 

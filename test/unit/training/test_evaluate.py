@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.tiny_gguf import write_tiny_gguf
 from smallplan_planner.search import SearchConfig
 from smallplan_training import cli
 from smallplan_training.errors import UserError
@@ -129,6 +130,25 @@ def test_scenes_of_a_split_and_of_a_folder(tmp_path: Path) -> None:
     assert [path.name for path in resolve_scenes([str(tmp_path / "b.json"), str(tmp_path)])] == ["b.json", "a.json"]
     assert len(resolve_scenes(["val"])) == 7 and len(resolve_scenes(["train"])) == 8
     assert len(resolve_scenes(["val", "test"], max_scenes=9)) == 9
+
+
+def test_the_model_and_its_untrained_copy(
+    house_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny_gguf(tmp_path / "tiny.gguf")
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "result.json"
+    arguments = ["evaluate", "--policy", "slm", "--policy", "untrained", "--scenes", str(house_file), "--episodes", "1"]
+    model = ["--model", str(tmp_path / "tiny.gguf"), "--threads", "1"]
+    assert cli.main([*arguments, *model, "--max-steps", "3", "--json", str(out)]) == 0
+    written = json.loads(out.read_text())
+    assert list(written["paired"]) == ["slm-untrained"]
+    for item in written["policies"]:
+        assert item["settings"]["model"] == "tiny.gguf" and item["settings"]["grammar"] is True
+        assert item["decision_ms_p50"] > 0
+        assert item["results"].keys() <= {"NONE", "NOT_FOUND", "MAX_STEPS", "STUCK"}  # every decision was made
+    assert len(list((tmp_path / "build" / "untrained").glob("*.gguf"))) == 1
+    capsys.readouterr()
 
 
 def test_a_policy_without_episodes_is_refused() -> None:
