@@ -91,7 +91,7 @@ def imagined_samples(priors: Priors, seed: int, small: bool = False) -> Iterator
         view = imagine(priors, rng)
         if small:
             view = shrink(view, rng)
-        yield _answered(_varied(retarget(view, random_target(view, priors, rng), priors), priors, rng), teacher, rng)
+        yield _answered(_asked_otherwise(view, priors, rng), teacher, rng)
 
 
 def varied_samples(views: Iterable[PromptView], variations: int, priors: Priors, seed: int) -> Iterator[Sample]:
@@ -101,8 +101,7 @@ def varied_samples(views: Iterable[PromptView], variations: int, priors: Priors,
     for view in views:
         yield _answered(view, teacher, rng)
         for _ in range(variations):
-            other = retarget(view, random_target(view, priors, rng), priors)
-            yield _answered(_varied(other, priors, rng), teacher, rng)
+            yield _answered(_asked_otherwise(view, priors, rng), teacher, rng)
 
 
 def shrink(view: PromptView, rng: random.Random) -> PromptView:
@@ -127,14 +126,15 @@ def shrink(view: PromptView, rng: random.Random) -> PromptView:
     )
 
 
-def _varied(view: PromptView, priors: Priors, rng: random.Random) -> PromptView:
+def _asked_otherwise(view: PromptView, priors: Priors, rng: random.Random) -> PromptView:
+    """In other words, in another mode now and then, and asked for another target."""
     if rng.random() < _RENAMED:
         view = rename(view, rng, priors)
     if rng.random() < _SAVER:
         view = replace(view, mode="saver")
     if rng.random() < _UNHELPED:
         view = replace(view, hints=None)
-    return view
+    return retarget(view, random_target(view, priors, rng), priors)
 
 
 def _answered(view: PromptView, teacher: ExpertTeacher, rng: random.Random) -> Sample:
