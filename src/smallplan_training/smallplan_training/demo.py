@@ -26,6 +26,7 @@ from smallplan_planner.resources import resource
 from smallplan_planner.scene_graph import SceneGraph
 from smallplan_training.errors import UserError
 from smallplan_training.plan_view import SearchStory, StoryStep, draw_animation, draw_picture
+from smallplan_training.policy_factory import check_model
 from smallplan_training.processes import ProcessDied, ProcessGroup, Terminated, ros_environment
 from smallplan_training.scenes import default_model, load_house
 from smallplan_training.simulators.house.episodes import Episode, NoEpisode
@@ -54,6 +55,7 @@ class DemoConfig:
     episode: Episode
     seed: int
     policy: str  # "slm" | "greedy"
+    model: Path | None  # None: policy is greedy
     speed: float
     output: Path
 
@@ -63,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", help="what to search for (default: drawn by the seed)")
     parser.add_argument("--seed", type=int, help="draws start, target and objects")
     parser.add_argument("--policy", choices=("slm", "greedy"), default="slm", help="who plans (default: %(default)s)")
+    parser.add_argument("--model", type=Path, metavar="GGUF", help="who plans by slm (default: the model in models/)")
     parser.add_argument("--speed", type=float, default=SPEED, help="simulated s per s, 0: no waiting (%(default)s)")
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default: %(default)s")
 
@@ -84,8 +87,11 @@ def run(args: argparse.Namespace) -> int:
             for name, (module, parameters) in _nodes(config).items():
                 processes.start(name, _node_command(name, module, parameters, config.output / "logs"))
             with DemoClient(processes.check) as client:
-                client.await_discovery(DISCOVERY)
-                result = client.search(episode.target, SILENCE, tell.decision, tell.outcome)
+                try:
+                    client.await_discovery(DISCOVERY)
+                    result = client.search(episode.target, SILENCE, tell.decision, tell.outcome)
+                except UserError as error:
+                    raise UserError(f"{error}. The planner says: {processes.tail('smallplan_planner', 1)}") from error
                 heard = client.heard
     except ProcessDied as error:
         raise UserError(str(error)) from error
@@ -103,8 +109,7 @@ def run(args: argparse.Namespace) -> int:
 def _read_config(args: argparse.Namespace) -> DemoConfig:
     if args.speed < 0 or not math.isfinite(args.speed):
         raise UserError(f"--speed is {args.speed}; expected 0 or more")
-    if args.policy == "slm":
-        default_model()
+    model = check_model(args.model or default_model()) if args.policy == "slm" else None
     try:
         path = args.house if args.house is not None else resource("config", DEFAULT_HOUSE)
     except FileNotFoundError as error:
@@ -114,7 +119,7 @@ def _read_config(args: argparse.Namespace) -> DemoConfig:
         episode = choose_episode(load_house(path), seed, args.target or "")
     except NoEpisode as error:
         raise UserError(str(error)) from error
-    return DemoConfig(path, episode, seed, args.policy, args.speed, args.output)
+    return DemoConfig(path, episode, seed, args.policy, model, args.speed, args.output)
 
 
 def _nodes(config: DemoConfig) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -125,9 +130,10 @@ def _nodes(config: DemoConfig) -> dict[str, tuple[str, dict[str, Any]]]:
         "target": config.episode.target,
         "speed": float(config.speed),
     }
+    planner = {"policy": config.policy, "model_path": str(config.model.resolve()) if config.model is not None else ""}
     return {
         "sim_node": ("smallplan_training.simulators.house.sim_node", sim),
-        "smallplan_planner": ("smallplan_planner.nodes.planner_node", {"policy": config.policy}),
+        "smallplan_planner": ("smallplan_planner.nodes.planner_node", planner),
     }
 
 
@@ -149,8 +155,9 @@ class _Teller:
     def decision(self, decision: DecisionHeard) -> None:
         by = ", fallback: the greedy policy" if self._policy == "slm" and decision.source == "fallback" else ""
         _say(f"{decision.number:3d}  {decision.command}  ({decision.latency * 1000:.0f} ms{by})")
-        if decision.reasoning:
-            _say(textwrap.fill(decision.reasoning, self._width, initial_indent=_INDENT, subsequent_indent=_INDENT))
+        words = "".join(c if c.isprintable() else " " for c in decision.reasoning)
+        if words.strip():
+            _say(textwrap.fill(words, self._width, initial_indent=_INDENT, subsequent_indent=_INDENT))
 
     def outcome(self, decision: DecisionHeard, outcome: str, distance: float) -> None:
         _say(f"{_INDENT}→ {outcome} · {distance:.1f} m so far")

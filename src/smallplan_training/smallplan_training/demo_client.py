@@ -132,7 +132,7 @@ class DemoClient:
         sent = self._client.send_goal_async(FindObject.Goal(target=target), feedback_callback=on_feedback)
         handle = self._await_future(sent, seconds, "the planner's answer to the goal")
         if not handle.accepted:
-            raise UserError("the planner rejected the goal: it is not active; its log says why")
+            raise UserError("the planner rejected the goal: it is not active")
         future = handle.get_result_async()
         while not future.done():
             self._spin()
@@ -206,7 +206,7 @@ class DemoClient:
         while not condition():
             self._spin()
             if time.monotonic() > until:
-                raise UserError(f"waited {seconds:.0f} s for {what}; look into the logs, and at ROS_DOMAIN_ID")
+                raise UserError(f"waited {seconds:.0f} s for {what}")
 
     def _spin(self) -> None:
         self._check()

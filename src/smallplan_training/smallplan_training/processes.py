@@ -72,9 +72,14 @@ class ProcessGroup:
         for name, child in self._children.items():
             code = child.poll()
             if code is not None:
-                lines = self._log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                tail = "\n  ".join(lines[-8:]) or "it wrote nothing"
-                raise ProcessDied(f"{name} ended with code {code}; the end of {self._log(name)}:\n  {tail}")
+                raise ProcessDied(
+                    f"{name} ended with code {code}; the end of {self._log(name)}:\n  {self.tail(name, 8)}"
+                )
+
+    def tail(self, name: str, lines: int) -> str:
+        """The last lines that a child wrote."""
+        written = self._log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return "\n  ".join(written[-lines:]) or "it wrote nothing"
 
     def end(self) -> None:
         """End all children; returns when they are gone. May be called again."""
