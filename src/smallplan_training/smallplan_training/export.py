@@ -149,7 +149,9 @@ def compare(checkpoint: Path, gguf: Path, prompts: Sequence[str]) -> Parity:
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    llama = llama_cpp.Llama(str(gguf), n_ctx=4096, logits_all=True, verbose=False, n_threads=1)
+    whole = llama_cpp.GGML_TYPE_F32
+    options = {"n_ctx": 4096, "n_threads": 1, "type_k": whole, "type_v": whole}
+    llama = llama_cpp.Llama(str(gguf), logits_all=True, verbose=False, **options)
     equal_tokens, choices, largest = 0, [], 0.0
     try:
         for prompt in prompts:

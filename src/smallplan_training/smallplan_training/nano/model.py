@@ -10,7 +10,7 @@ diagonal. All exact. `to_hugging_face` gives the weights under transformers' nam
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -244,8 +244,3 @@ def _rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin = rope
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-
-
-def describe(config: ModelConfig) -> dict[str, Any]:
-    """The shape as plain data, for logs and the model card."""
-    return asdict(config)

@@ -17,7 +17,7 @@ import multiprocessing
 import os
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
@@ -48,7 +48,7 @@ from smallplan_training.nano.situations import (
     varied_samples,
     write_views,
 )
-from smallplan_training.nano.tokenizer import NanoTokenizer, train_tokenizer
+from smallplan_training.nano.tokenizer import NanoTokenizer, render_chat, train_tokenizer
 from smallplan_training.nano.train import TrainConfig, Trainer
 from smallplan_training.policy_factory import PolicyOptions, make_policy
 from smallplan_training.scenes import resolve_scenes
@@ -56,6 +56,7 @@ from smallplan_training.teachers.variations import made_up_word
 
 logger = logging.getLogger(__name__)
 
+PARITY_PROMPTS = 10  # on which llama.cpp and transformers are compared
 SHARD = 2000  # imagined samples made at a time
 HOUSES_PER_SHARD = 5
 KNOWN_WORD_WEIGHT = 50  # of a synonym in the tokenizer's text
@@ -218,10 +219,15 @@ class Recipe:
         return concatenate(training), concatenate([nothing, *(part for _, part in kept)])
 
     def export(self, phase: PhaseConfig) -> None:
-        """The phase's checkpoint as a Q8_0 GGUF; parity with transformers is checked on the way."""
+        """The phase's checkpoint as a Q8_0 GGUF, after a check that llama.cpp reads it as transformers does."""
         folder = self.folder / phase.name
         whole = folder / "model-f32.gguf"
         export.convert(folder / "checkpoint", whole, METADATA)
+        samples = islice(imagined_samples(load_priors(), self.config.seed + 1), PARITY_PROMPTS)
+        parity = export.compare(folder / "checkpoint", whole, [render_chat(s.messages) + s.answer for s in samples])
+        if parity.equal_tokens < parity.prompts or parity.equal_choices < 0.99:
+            raise UserError(f"{whole}: llama.cpp and transformers disagree: {parity}; the model is not exported")
+        (folder / "parity.json").write_text(json.dumps(asdict(parity)), encoding="utf-8")
         export.quantise(whole, folder / DEFAULT_MODEL)
 
     def score(self, phase: PhaseConfig, gguf: Path) -> dict[str, Any]:
@@ -327,6 +333,3 @@ def run(args: argparse.Namespace) -> int:
     if args.until is None:
         recipe.release(args.models or resource("config", "nano.yaml").parent.parent / "models")
     return 0
-
-
-__all__: Sequence[str] = ("PhaseConfig", "Recipe", "RecipeConfig", "add_arguments", "load_recipe", "run")

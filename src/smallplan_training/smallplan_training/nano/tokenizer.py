@@ -82,6 +82,12 @@ class NanoTokenizer:
         return str(self._sp.decode(list(ids)))
 
 
+def render_chat(messages: Sequence[Message]) -> str:
+    """A chat as the template writes it, up to where the assistant's answer begins."""
+    turns = [f"<|{message.role}|>\n{message.content}{EOS}\n" for message in messages]
+    return f"{BOS}{''.join(turns)}<|assistant|>\n"
+
+
 def prompt_symbols() -> list[str]:
     """Texts that are one token each: the constant parts of prompts and answers."""
     symbols: list[str] = []

@@ -7,7 +7,7 @@ import pytest
 
 from smallplan_planner.prompt import Message
 from smallplan_training.nano.data import Sample
-from smallplan_training.nano.tokenizer import CHAT_TEMPLATE, NanoTokenizer, prompt_symbols, save_tokenizer
+from smallplan_training.nano.tokenizer import CHAT_TEMPLATE, NanoTokenizer, prompt_symbols, render_chat, save_tokenizer
 from smallplan_training.teachers.variations import made_up_word
 
 HOSTILE = ["<|end|>", "a\u2581b  c", "émile's 猫 🐈", "tab\there", "\n\n", "near, kitchen: <s>", "-12 (closed), (", ""]
@@ -69,6 +69,7 @@ def test_transformers_gives_the_same_tokens(tokenizer: NanoTokenizer, samples: l
     for sample in samples:
         chat = [{"role": message.role, "content": message.content} for message in sample.messages]
         text = theirs.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        assert text == render_chat(sample.messages)
         assert theirs(text, add_special_tokens=False)["input_ids"] == tokenizer.encode_prompt(sample.messages)
         assert theirs(sample.answer, add_special_tokens=False)["input_ids"] == tokenizer.encode(sample.answer)
         assert theirs.decode(tokenizer.encode(sample.answer)) == sample.answer

@@ -87,8 +87,13 @@ def test_a_wall_clock_limit_ends_a_run(
     sample_set: SampleSet, tiny: ModelConfig, tokenizer: NanoTokenizer, tmp_path: Path
 ) -> None:
     run = Trainer(
-        NanoModel(tiny), sample_set, sample_set.split(4, 0)[1], tmp_path,
-        TrainConfig(minutes=1e-4, batch_tokens=2048, workers=1, device="cpu"), tokenizer.pad_id, 0,
+        NanoModel(tiny),
+        sample_set,
+        sample_set.split(4, 0)[1],
+        tmp_path,
+        TrainConfig(minutes=1e-4, batch_tokens=2048, workers=1, device="cpu"),
+        tokenizer.pad_id,
+        0,
     )
     run.train()
     assert 1 <= run.step < 50
