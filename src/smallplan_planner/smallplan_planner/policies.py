@@ -36,10 +36,11 @@ class GreedyPolicy:
         if situation.matches:
             return Answer("done()", reasoning="The target is listed.", source=self.source)
         useful = [a for a in situation.options if a.kind in (ActionKind.EXPLORE, ActionKind.GO_TO_AND_OPEN)]
-        if not useful and situation.exhausted:
+        others = useful or situation.options[:-1]  # without useful ones: whatever lets a command be repeated later
+        if not others or (not useful and situation.exhausted):
             return Answer("done()", reasoning="Nothing is left to explore or open.", source=self.source)
         action = min(
-            useful or situation.options[:-1],
+            others,
             key=lambda a: (distance_key(_distance(a, situation)), a.target_id, a.room_id),
         )
         return Answer(

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.graphs import PRIORS, house, scene_graphs
+from smallplan_planner.actions import ActionKind, Outcome
 from smallplan_planner.generation import Generation, SlmDeadlineError
 from smallplan_planner.grammar import CommandGrammar
 from smallplan_planner.policies import GreedyPolicy, RandomPolicy, SlmPolicy
@@ -61,6 +62,16 @@ def test_greedy_is_done_once_the_target_is_listed_or_nothing_is_left() -> None:
     assert GreedyPolicy().decide(situation(target="fridge")).command == "done()"
     graph = replace(house(), doors=(), frontiers=(), objects=(SceneObject("b", "bed", "u"),))
     assert GreedyPolicy().decide(situation(graph)).command == "done()"
+
+
+def test_greedy_is_done_when_all_that_is_left_may_not_be_repeated() -> None:
+    episode = SearchEpisode("mug", SearchConfig(), PRIORS)
+    episode.observe(replace(house(), objects=(), doors=()))
+    for _ in range(2):
+        assert episode.choose(GreedyPolicy().decide(episode.situation())) is not None
+        episode.report(Outcome(True, distance=1.0))
+    assert [action.kind for action in episode.situation().options] == [ActionKind.DONE]
+    assert GreedyPolicy().decide(episode.situation()).command == "done()"
 
 
 def test_random_takes_every_open_action_and_is_repeated_by_its_seed() -> None:
