@@ -75,11 +75,12 @@ def run_episode(
 ) -> EpisodeRecord:
     """Search until the episode ends. `env` takes `options["episode"]`; `search.py` limits the steps, not the env.
 
+    The episode's seed draws what fails by itself, so the same policy meets the same search twice.
     A model that gives no answer (`SlmError`) fails the episode with MODEL_FAILED. No other error is caught: a
     rollout never turns a bug into a score.
     """
     search = SearchEpisode(episode.target, config, load_priors())
-    graph, start = env.reset(options={"episode": episode})
+    graph, start = env.reset(seed=episode.seed, options={"episode": episode})
     steps = int(start["total_low_level_steps"])
     decisions: list[DecisionRecord] = []
     search.observe(graph)

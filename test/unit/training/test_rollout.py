@@ -46,6 +46,17 @@ def test_the_same_episode_twice_is_the_same(episode: Episode) -> None:
     assert first.result == second.result
 
 
+def test_what_fails_by_itself_is_the_same_for_the_same_episode(episode: Episode) -> None:
+    def outcomes() -> list[object]:
+        env = HouseSearchEnv(max_steps=10**6, failure_rate=0.5)
+        record = run_episode(env, episode, GreedyPolicy(), SearchConfig(max_steps=12, max_retries=20))
+        return [decision.outcome for decision in record.decisions]
+
+    first = outcomes()
+    assert first == outcomes()
+    assert any(outcome is not None and not outcome.success for outcome in first)  # type: ignore[attr-defined]
+
+
 def test_on_step_sees_each_decision_with_what_it_was_made_on(episode: Episode) -> None:
     seen: list[tuple[Situation, DecisionRecord, SceneGraph]] = []
     record = search(episode, GreedyPolicy(), SearchConfig(max_steps=4), on_step=lambda *step: seen.append(step))
