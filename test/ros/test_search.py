@@ -40,6 +40,8 @@ def test_finds_what_is_searched_for(world: World, episode: list[dict]) -> None:
     wait_until(lambda: len(search.feedback) >= 2 * (result.steps + 1), what="feedback for each decision")
     steps = [(f.decision.goal.step, bool(f.outcome)) for f in search.feedback]
     assert steps == [(step, ended) for step in range(1, result.steps + 2) for ended in (False, True)]
+    travelled = [f.distance for f in search.feedback]
+    assert travelled == sorted(travelled) and travelled[-2] > 0.0, "the metres so far, with each decision too"
     last = search.feedback[-1]
     assert last.decision.goal.kind == ActionGoal.DONE and last.outcome == result.error_msg
     assert last.distance == pytest.approx(result.distance)

@@ -304,7 +304,7 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
         else:
             handle.abort()
 
-    def publish_decision(self, handle: ServerGoalHandle, decision: Decision) -> FindObject.Feedback:
+    def publish_decision(self, decision: Decision) -> FindObject.Feedback:
         """Tell everybody what was decided; returns the feedback for the messages that follow."""
         goal = action_to_msg(decision.planned, self.get_clock().now().to_msg())
         msg = decision_to_msg(decision, goal)
@@ -367,7 +367,9 @@ class _GoalListener:
         self._feedback = FindObject.Feedback()
 
     def on_decision(self, decision: Decision) -> None:
-        self._feedback = self._node.publish_decision(self._handle, decision)
+        travelled = self._feedback.distance  # so far: as it was after the action before
+        self._feedback = self._node.publish_decision(decision)
+        self._feedback.distance = travelled
         self._feedback.outcome = f"refused: {decision.refusal}" if decision.refusal else ""
         self._handle.publish_feedback(self._feedback)
 
