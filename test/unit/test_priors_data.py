@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from smallplan_planner.names import normalise
 from smallplan_planner.synonyms import canonical
 

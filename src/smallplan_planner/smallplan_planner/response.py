@@ -29,6 +29,7 @@ def parse_response(text: str) -> Response:
     match = _ANSWER.fullmatch(text)
     if match is None:
         missing = [head for head in HEADS if f"{head}:" not in text]
-        reason = f"no line {', '.join(missing)}" if missing else "the lines are out of order or text follows the command"
+        misplaced = "the lines are out of order or text follows the command"
+        reason = f"no line {', '.join(missing)}" if missing else misplaced
         raise ParseError(f"the answer can't be parsed: {reason}; expected the lines {', '.join(HEADS)}")
     return Response(match[1].strip(), match[2].strip(), match[3].strip())

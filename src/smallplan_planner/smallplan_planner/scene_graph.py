@@ -119,9 +119,6 @@ class SceneGraph:
     def objects_in(self, room_id: str) -> list[SceneObject]:
         return [obj for obj in self.objects if obj.room == room_id]
 
-    def doors_of(self, room_id: str) -> list[Door]:
-        return [door for door in self.doors if room_id in door.rooms]
-
     def frontiers_of(self, room_id: str) -> list[Frontier]:
         """The room's frontiers, the one `explore` takes first in front (those that lead out, nearest, id)."""
         found = [frontier for frontier in self.frontiers if frontier.room == room_id]
@@ -162,7 +159,9 @@ class SceneGraph:
                 if not item.id:
                     raise SceneGraphError(f"a {kind} has an empty id; every element needs a unique one")
                 if item.id in seen:
-                    raise SceneGraphError(f"id {item.id!r} is used by a {seen[item.id]} and by a {kind}; ids must be unique")
+                    raise SceneGraphError(
+                        f"id {item.id!r} is used by a {seen[item.id]} and by a {kind}; ids must be unique"
+                    )
                 seen[item.id] = kind
 
     def _check_geometry(self) -> None:
@@ -172,7 +171,9 @@ class SceneGraph:
                 if not _finite(position):
                     raise SceneGraphError(f"{kind} {item.id!r}: position {position} is not finite")
                 if math.isinf(item.distance) or item.distance < 0:
-                    raise SceneGraphError(f"{kind} {item.id!r}: distance {item.distance} m; expected >= 0, or NaN for unknown")
+                    raise SceneGraphError(
+                        f"{kind} {item.id!r}: distance {item.distance} m; expected >= 0, or NaN for unknown"
+                    )
 
     def _check_references(self) -> None:
         rooms = self.room_by_id

@@ -274,7 +274,8 @@ class SearchEpisode:
         action, self._pending = self._pending, None
         distance = outcome.distance if math.isfinite(outcome.distance) and outcome.distance > 0 else 0.0
         self.distance += distance
-        words = _DONE_WORDS[action.kind] if outcome.success else f"failed, {outcome.code.name.lower().replace('_', ' ')}"
+        failed = f"failed, {outcome.code.name.lower().replace('_', ' ')}"
+        words = _DONE_WORDS[action.kind] if outcome.success else failed
         self._history.append(_Past(action, "", words, outcome.success))
         if outcome.success or distance >= _MOVED:
             self.steps += 1
@@ -286,7 +287,8 @@ class SearchEpisode:
                 self._blocked[action.target_id] = _Block(position, surroundings)
             self._executor_failures += outcome.code in _EXECUTOR_TROUBLE
             if self._executor_failures >= EXECUTOR_FAILURES:
-                self.finish(ResultCode.EXECUTOR_FAILED, f"the executor failed {EXECUTOR_FAILURES} times: {outcome.message}")
+                message = f"the executor failed {EXECUTOR_FAILURES} times: {outcome.message}"
+                self.finish(ResultCode.EXECUTOR_FAILED, message)
                 return
             if outcome.code in _EXECUTOR_TROUBLE or distance < _MOVED:
                 self._count_retry()
