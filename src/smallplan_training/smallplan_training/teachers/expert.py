@@ -29,6 +29,10 @@ OPEN_COST = 2.0  # m that opening costs
 ENTER_COST = 8.0  # m that a room beyond a door still costs once its door is open
 DISTANCE_WEIGHT = {"normal": 1.0, "saver": 1.6}  # exponent of the cost
 
+CHANCES = ((0.10, 0.16, "good"), (0.035, 0.06, "fair"), (0.012, 0.02, "weak"), (0.0, 0.005, "poor"))
+"""(from which probability on, what it counts as, its word): people judge in words, and so a decision follows from
+what the analysis says of each candidate."""
+
 SURPRISE = 0.25  # probability that a thing is nowhere where it is usually kept
 CONTAINERS_IN_A_HOUSE = 50  # over which a surprise in something closed spreads
 ROOMS_IN_A_HOUSE = 7
@@ -46,6 +50,7 @@ class Candidate:
     option: Option
     worth: float  # probability per metre
     usual: bool
+    chance: str  # the probability in a word of `CHANCES`
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,8 @@ class ExpertTeacher:
                 if command in repeated:
                     continue
                 probability, cost, usual = self._rate(option, options is view.doors, view, belief)
-                probability *= 0.6 ** tried[command]
-                rated.append(Candidate(kind, option, probability / cost**exponent, usual))
+                counts, chance = next((c, word) for limit, c, word in CHANCES if probability * 0.6 ** tried[command] >= limit)
+                rated.append(Candidate(kind, option, counts / cost**exponent, usual, chance))
             if rated:
                 found.append(max(rated, key=lambda candidate: candidate.worth))
         return sorted(found, key=lambda candidate: -candidate.worth)
@@ -223,7 +228,7 @@ def _search(view: PromptView, candidates: list[Candidate], rng: random.Random) -
     opening = rng.choice((f"No {target} yet.", f"The {target} is not found."))
     # always container, space, door: one place in the text for each comparison
     order = sorted(candidates, key=lambda c: (c.option.name == "", _is_door(c, view)))
-    listed = ", ".join(_describe(candidate) for candidate in order)
+    listed = "; ".join(_describe(candidate) for candidate in order)
     analysis = f"{opening} {rng.choice(('Options', 'Best options'))}: {listed}."
     return Response(analysis, _reason(view, best, rng), option_command(best.kind, best.option))
 
@@ -234,9 +239,8 @@ def _is_door(candidate: Candidate, view: PromptView) -> bool:
 
 def _describe(candidate: Candidate) -> str:
     option = candidate.option
-    if option.name:
-        return f"{option.name} in {option.room}, {option.distance}"
-    return f"space in {option.room}, {option.distance}"
+    thing = option.name or "space"
+    return f"{thing} in {option.room}, {option.distance}, {candidate.chance}"
 
 
 def _reason(view: PromptView, best: Candidate, rng: random.Random) -> str:
