@@ -114,8 +114,8 @@ class Priors:
 
 def parse_priors(path: Path) -> Priors:
     """Read a priors file; raises ValueError that names file and entry when a field is missing or wrong."""
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Priors(
             rooms=tuple(data["rooms"]),
             furniture={
@@ -140,7 +140,7 @@ def parse_priors(path: Path) -> Priors:
                 for name, entry in data["objects"].items()
             },
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: not a priors file ({type(error).__name__}: {error}); see its header") from error
 
 
