@@ -320,8 +320,7 @@ def run(args: argparse.Namespace) -> int:
         _check_writable(args.json)
     if config.options.model is not None:  # what is broken is said before the first episode is run
         check_model(config.options.model)
-    for scene in config.scenes:
-        load_house(scene)
+    _check_scenes(config.scenes)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         console=Console(stderr=True),
@@ -341,6 +340,16 @@ def _search_config(args: argparse.Namespace) -> SearchConfig:
         return SearchConfig(max_steps=args.max_steps, helps=Helps(matches=not args.no_matches, hints=not args.no_hints))
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _check_scenes(scenes: Sequence[Path]) -> None:
+    """All can be loaded, and none shares its name with another: results and seeds go by the house's name."""
+    path_of: dict[str, Path] = {}
+    for scene in scenes:
+        name = load_house(scene).name
+        if name in path_of:
+            raise UserError(f"{path_of[name]} and {scene} are both called {name!r}; give one of them another name")
+        path_of[name] = scene
 
 
 def _check_writable(path: Path) -> None:

@@ -123,6 +123,15 @@ def test_a_broken_house_names_file_and_field(tmp_path: Path, capsys: pytest.Capt
     assert "broken.json" in error and "missing" in error
 
 
+def test_two_houses_of_one_name_are_not_mixed_up(
+    house_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy.json"
+    copy.write_bytes(house_file.read_bytes())
+    assert cli.main(["evaluate", "--policy", "greedy", "--scenes", str(house_file), str(copy)]) == cli.USER_ERROR
+    assert "both called 'small'" in capsys.readouterr().err
+
+
 def test_scenes_of_a_split_and_of_a_folder(tmp_path: Path) -> None:
     for name in ("b.json", "a.json", "notes.txt"):
         (tmp_path / name).write_text("{}")
