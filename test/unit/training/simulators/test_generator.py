@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -73,6 +77,21 @@ def test_objects_lie_within_the_footprint_of_their_furniture(house: House) -> No
 def test_the_same_seed_makes_the_same_house_and_another_seed_another() -> None:
     assert generate_house(5).to_json() == generate_house(5).to_json()
     assert generate_house(5).to_json() != generate_house(6).to_json()
+
+
+def test_a_house_is_the_same_in_every_process() -> None:
+    program = "from smallplan_training.simulators.house.generator import generate_house as g; print(g(1, 6).to_json())"
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "1", "2")
+    }
+    assert len(found) == 1
 
 
 def test_houses_vary_in_plan_doors_and_contents() -> None:

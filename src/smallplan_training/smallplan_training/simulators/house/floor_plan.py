@@ -188,7 +188,7 @@ def _deal_types(
             raise PlanFailed
         weights = np.array([extras[name] / (1 + wanted.count(name)) ** 2 for name in names])
         wanted.append(str(rng.choice(names, p=weights / weights.sum())))
-    rank = {name: SIZE_ORDER.index(name) + rng.normal(0, 0.7) for name in set(wanted)}
+    rank = {name: SIZE_ORDER.index(name) + rng.normal(0, 0.7) for name in dict.fromkeys(wanted)}
     wanted.sort(key=lambda name: rank[name])
     areas = np.bincount(cells.ravel(), minlength=n_rooms)
     rooms = sorted(range(int(corridor), n_rooms), key=lambda i: -areas[i])
