@@ -157,8 +157,8 @@ class _Past:
 
 @dataclass(frozen=True)
 class _Block:
-    position: Point  # of the robot when it failed
-    surroundings: frozenset[tuple[str, int]]  # of the target when it failed
+    position: Point  # of the robot when it had failed
+    surroundings: frozenset[tuple[str, int]]  # of the target then
 
 
 class SearchEpisode:
@@ -188,6 +188,7 @@ class SearchEpisode:
         self._retries_in_place = 0
         self._executor_failures = 0
         self._blocked: dict[str, _Block] = {}
+        self._just_failed: set[str] = set()  # blocked from the next observation on
         self._observations = 0
         self._room_contents: dict[str, frozenset[str]] = {}
         self._last_change: dict[str, int] = {}
@@ -206,11 +207,14 @@ class SearchEpisode:
                     seen = [obj.label for obj in graph.objects_in(room.id)]
                     self.room_labels[room.id] = self._priors.classify_room(seen)
         self.names.update(graph, self.room_labels)
-        moved_from = graph.robot_pose.position
+        position = graph.robot_pose.position
+        for target_id in self._just_failed:  # as it is after the failure: its own motion frees nothing
+            self._blocked[target_id] = _Block(position, _surroundings(graph, target_id))
+        self._just_failed.clear()
         self._blocked = {
             target_id: block
             for target_id, block in self._blocked.items()
-            if math.dist(block.position, moved_from) < _MOVED
+            if math.dist(block.position, position) < _MOVED
             and block.surroundings == _surroundings(graph, target_id)
         }
         if self.result is None and valid_actions(graph, self._rules()) == [Action(ActionKind.DONE)]:
@@ -282,9 +286,7 @@ class SearchEpisode:
             self._retries_in_place = 0
         if not outcome.success:
             if outcome.code in _BLOCKING:
-                position = self._graph.robot_pose.position
-                surroundings = _surroundings(self._graph, action.target_id)
-                self._blocked[action.target_id] = _Block(position, surroundings)
+                self._just_failed.add(action.target_id)
             self._executor_failures += outcome.code in _EXECUTOR_TROUBLE
             if self._executor_failures >= EXECUTOR_FAILURES:
                 message = f"the executor failed {EXECUTOR_FAILURES} times: {outcome.message}"

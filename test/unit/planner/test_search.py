@@ -145,6 +145,15 @@ def test_a_target_that_failed_is_out_until_something_has_changed(code: OutcomeCo
     assert OPEN_CABINET in commands(episode)
 
 
+def test_the_way_that_a_failed_action_went_does_not_free_its_target() -> None:
+    episode = search()
+    play(episode, OPEN_CABINET, Outcome(False, OutcomeCode.BLOCKED, distance=0.6))
+    episode.observe(house(stamp=1.0, x=0.6))  # where it failed
+    assert OPEN_CABINET not in commands(episode)
+    episode.observe(house(stamp=2.0, x=1.2))
+    assert OPEN_CABINET in commands(episode)
+
+
 def test_a_change_near_a_failed_target_brings_it_back_and_one_far_away_does_not() -> None:
     def changed(graph: SceneGraph, id_: str) -> SceneGraph:
         objects = tuple(replace(obj, state=OpenState.CLOSED) if obj.id == id_ else obj for obj in graph.objects)
