@@ -76,7 +76,7 @@ class NameBook:
                 self._give(obj.id, sanitise(obj.label))
         for door in graph.doors:
             if door.id not in self._name_of:
-                self._give(door.id, "door")
+                self._give(door.id, sanitise(door.label, "door"))
 
     def name(self, element_id: str) -> str:
         """The name of a room, object or door; raises KeyError for an id that was never in a graph."""

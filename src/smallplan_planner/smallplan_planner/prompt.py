@@ -179,7 +179,6 @@ def _list_options(
     spaces: list[tuple[float, Option]] = []
     doors: list[tuple[float, Option]] = []
     containers: list[tuple[float, Option]] = []
-    listed_doors: set[str] = set()
     for action in options:
         room = names.name(action.room_id) if action.room_id else ""
         if action.kind is ActionKind.EXPLORE:
@@ -192,8 +191,7 @@ def _list_options(
                 distance = graph.object_by_id[action.target_id].distance
                 option = Option(room, distance_word(distance), names.name(action.target_id))
                 containers.append((distance_key(distance), option))
-            elif door.id not in listed_doors:
-                listed_doors.add(door.id)
+            else:
                 option = Option(room, distance_word(door.distance), names.name(door.id))
                 doors.append((distance_key(door.distance), option))
     return _nearest_first(spaces), _nearest_first(doors), _nearest_first(containers)

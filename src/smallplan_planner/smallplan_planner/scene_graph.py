@@ -76,6 +76,7 @@ class Door:
     state: OpenState = OpenState.CLOSED
     openable: bool = True  # False: locked
     distance: float = UNKNOWN_DISTANCE
+    label: str = ""  # '' = just a door
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,8 @@ class SceneGraph:
         for door in self.doors:
             if not 1 <= len(door.rooms) <= 2:
                 raise SceneGraphError(f"door {door.id!r} joins {len(door.rooms)} rooms; expected 1 or 2")
+            if door.state is OpenState.NONE:
+                raise SceneGraphError(f"door {door.id!r}: state is NONE; expected OPEN or CLOSED")
             for room_id in door.rooms:
                 if room_id not in rooms:
                     raise SceneGraphError(f"door {door.id!r}: room {room_id!r} is not among the rooms")

@@ -333,13 +333,13 @@ class SearchEpisode:
         )
 
     def _count_retry(self) -> None:
+        """Ask again, unless that has been done too often: the answer that ends a search is no retry."""
+        if self._retries_in_place >= self.config.max_retries:
+            answers = self._retries_in_place + 1
+            self.finish(ResultCode.STUCK, f"{answers} answers without motion; the last: {self._history[-1].outcome}")
+            return
         self.retries += 1
         self._retries_in_place += 1
-        if self._retries_in_place > self.config.max_retries:
-            self.finish(
-                ResultCode.STUCK,
-                f"{self._retries_in_place} answers without motion; the last: {self._history[-1].outcome}",
-            )
 
     def _shown(self, item: _Past) -> str:
         return format_command(item.action, self.names) if item.action is not None else item.command

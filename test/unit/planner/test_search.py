@@ -102,7 +102,7 @@ def test_refused_answers_are_retries_and_too_many_are_stuck() -> None:
         assert episode.choose(Answer(f"explore(attic-{index})")) is None
         assert "there is no room called" in episode.last_refusal
     assert episode.result is not None and episode.result.code is ResultCode.STUCK
-    assert episode.result.retries == 3
+    assert episode.result.retries == 2
 
 
 def test_motion_resets_the_count_of_retries_in_place_but_not_their_sum() -> None:

@@ -66,6 +66,7 @@ def graph_from_msg(msg: SceneGraphMsg) -> SceneGraph:
                 state=_state(door.state, f"door {door.id!r}"),
                 openable=door.openable,
                 distance=door.distance,
+                label=door.label,
             )
             for door in msg.doors
         ),
@@ -74,7 +75,7 @@ def graph_from_msg(msg: SceneGraphMsg) -> SceneGraph:
 
 
 def graph_to_msg(graph: SceneGraph) -> SceneGraphMsg:
-    """A graph as a message; the label of doors is `door`."""
+    """A graph as a message."""
     return SceneGraphMsg(
         header=Header(stamp=seconds_to_msg(graph.stamp), frame_id=graph.frame_id),
         robot_pose=pose_to_msg(graph.robot_pose),
@@ -97,7 +98,7 @@ def graph_to_msg(graph: SceneGraph) -> SceneGraphMsg:
         doors=[
             DoorMsg(
                 id=door.id,
-                label="door",
+                label=door.label,
                 rooms=list(door.rooms),
                 position=_point_msg(door.position),
                 state=int(door.state),

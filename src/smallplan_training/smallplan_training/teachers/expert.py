@@ -144,6 +144,8 @@ class ExpertTeacher:
         """(probability, cost in metres, whether the target is usually there) of one option."""
         metres = METRES[option.distance] + STEP_COST
         room = self._type_of(option.room)
+        if is_door and not _leads_on(option, view):
+            return 0.0, metres + OPEN_COST, False
         if is_door or option.leads_out:
             probability, usual = self._beyond(view, belief)
             return probability, metres + ENTER_COST + (OPEN_COST if is_door else 0.0), usual
@@ -169,7 +171,7 @@ class ExpertTeacher:
         """Probability that the room behind one of the exits is one where the target is kept."""
         discovered = {self._type_of(room.name) for room in view.rooms}
         missing = sum(place.p for place in belief.places if place.room not in discovered)
-        exits = len(view.doors) + sum(space.leads_out for space in view.spaces)
+        exits = sum(_leads_on(door, view) for door in view.doors) + sum(space.leads_out for space in view.spaces)
         unseen = max(1, ROOMS_IN_A_HOUSE - len(view.rooms))
         surprise = SURPRISE / ROOMS_IN_A_HOUSE + (0.0 if belief.known else 1.0 / ROOMS_IN_A_HOUSE)
         second = 0.1 * sum(place.p for place in belief.places if place.room in discovered)
@@ -201,6 +203,11 @@ class ExpertPolicy:
 def option_command(kind: ActionKind, option: Option) -> str:
     """The command that takes an option."""
     return f"{kind.verb}({option.room}, {option.name})" if option.name else f"{kind.verb}({option.room})"
+
+
+def _leads_on(door: Option, view: PromptView) -> bool:
+    """Whether a closed door leads to a room not yet known: one between two known rooms is listed under both."""
+    return sum(other.name == door.name for other in view.doors) == 1
 
 
 def _stem(name: str) -> str:

@@ -99,6 +99,13 @@ def test_the_same_command_is_never_proposed_a_third_time_running() -> None:
     assert TEACHER.answer(only, random.Random(0)).command == "done()"
 
 
+def test_a_door_between_known_rooms_is_not_worth_opening() -> None:
+    one = (Option("bedroom", "far", "door"),)
+    two = (Option("kitchen", "near", "door-2"), Option("bedroom", "near", "door-2"))
+    view = replace(house("towel"), containers=(), doors=(*two, *one))
+    assert TEACHER.answer(view, random.Random(0)).command == "go_to_and_open(bedroom, door)"
+
+
 def test_without_options_it_looks_at_usual_surfaces_once_and_then_gives_up() -> None:
     rooms = (RoomView("kitchen", (ObjectView("counter"), ObjectView("counter-2"), ObjectView("stove"))),)
     view = replace(house("mug"), rooms=rooms, containers=(), robot_room="kitchen", near=("counter",))

@@ -22,7 +22,7 @@ from smallplan_training.simulators.house import sensing
 from smallplan_training.simulators.house.house import Furniture, House, HouseObject
 from smallplan_training.simulators.house.perception import SightLines
 from smallplan_training.simulators.house.placement import ObjectPlacer
-from smallplan_training.simulators.house.raster import NO_OWNER, RESOLUTION, SOLID, HouseRaster, rasterise
+from smallplan_training.simulators.house.raster import NO_OWNER, RESOLUTION, SOLID, HouseRaster, fits, rasterise
 
 MAX_DRAWS = 200
 REACH = 1.0
@@ -103,7 +103,8 @@ class _TrueView:
         self._targets = sorted({house.label_of(item.category) for item in house.objects})
         self._instances_of: dict[str, list[int]] = {}
         self._free_cells = [
-            np.flatnonzero(raster.robot_fits & (raster.room == index)) for index in range(len(house.rooms))
+            np.flatnonzero(fits(raster.height) & raster.robot_fits & (raster.room == index))
+            for index in range(len(house.rooms))
         ]
         self._room_index = {room.id: index for index, room in enumerate(house.rooms)}
         self._poses_of: dict[int, NDArray[np.int64]] = {}
@@ -126,21 +127,27 @@ class _TrueView:
         return None
 
     def shortest_path(self, start: tuple[int, int], target: str) -> float | None:
-        """`length`, None as well when the first full turn already shows the target or the path has no length."""
+        """`length`, None as well when the first full turn shows the target, it is out of reach, or there is no way to go."""
         if self._in_sight(start, target):
             return None
         length = self.length(start, target)
-        return length if length is not None and length > 0 else None
+        return length if length is not None and length > 0 and self._in_reach(start, target) else None
 
     def length(self, start: tuple[int, int], target: str) -> float | None:
-        poses = [self._poses(thing) for thing in self._instances(target)]
-        if not poses:
+        return self._way_to(start, [self._poses(thing) for thing in self._instances(target)])
+
+    def _in_reach(self, start: tuple[int, int], target: str) -> bool:
+        """Whether the robot can get to within `REACH` of an instance."""
+        positions = [self._items[thing].position for thing in self._instances(target)]
+        return self._way_to(start, [self._cells_around((p[0], p[1]), REACH, None) for p in positions]) is not None
+
+    def _way_to(self, start: tuple[int, int], cells: list[NDArray[np.int64]]) -> float | None:
+        """Metres to the nearest of these cells (flat indices), None when none can be reached."""
+        if not cells:
             return None
         raster = self._raster
-        x, y = raster.centre(*start)
-        field = DistanceField(raster.robot_fits, RESOLUTION, raster.corner, (x, y))
-        cells = np.unique(np.concatenate(poses))
-        length = float(field.distances.ravel()[cells].min(initial=math.inf))
+        field = DistanceField(raster.robot_fits, RESOLUTION, raster.corner, raster.centre(*start))
+        length = float(field.distances.ravel()[np.unique(np.concatenate(cells))].min(initial=math.inf))
         return length if math.isfinite(length) else None
 
     def _instances(self, target: str) -> list[int]:
