@@ -7,7 +7,7 @@ Both sit behind the topics and actions of a real robot. A search is started with
 from pathlib import Path
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -49,6 +49,7 @@ def generate_launch_description() -> LaunchDescription:
         executable="sim_node",
         namespace=namespace,
         parameters=[parameters],
+        on_exit=Shutdown(),
         output="screen",
         emulate_tty=True,
     )

@@ -17,6 +17,9 @@ CONFIG = Path(__file__).resolve().parents[1] / "config"
 
 def planner_node(context: LaunchContext) -> list[Node]:
     """The node; arguments that are left empty leave the value of the parameters file."""
+    params_file = Path(LaunchConfiguration("params_file").perform(context)).expanduser()
+    if not params_file.is_file():  # launch_ros would go on without it
+        raise FileNotFoundError(f"params_file is '{params_file}': there is no such file")
     overrides = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
     model_path = LaunchConfiguration("model_path").perform(context)
     if model_path:
@@ -27,7 +30,7 @@ def planner_node(context: LaunchContext) -> list[Node]:
             executable="planner_node",
             name="smallplan_planner",
             namespace=LaunchConfiguration("namespace"),
-            parameters=[LaunchConfiguration("params_file"), overrides],
+            parameters=[str(params_file), overrides],
             arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
             output="screen",
             emulate_tty=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Protocol
 
 from smallplan_planner.generation import SlmError
@@ -44,11 +45,11 @@ class SlmDecider:
     def __init__(self, parameters: PlannerParameters) -> None:
         from smallplan_planner.slm import Slm  # only here: llama.cpp is not needed where no model is used
 
-        path = parameters.model_path or str(resource("models", DEFAULT_MODEL))
-        self.name = path
+        path = _file(parameters.model_path) or resource("models", DEFAULT_MODEL)
+        self.name = str(path)
         self._slm = Slm(
             path,
-            lora_path=parameters.lora_path or None,
+            lora_path=_file(parameters.lora_path),
             n_ctx=parameters.n_ctx,
             n_threads=parameters.n_threads,
             n_gpu_layers=parameters.n_gpu_layers,
@@ -66,6 +67,11 @@ class SlmDecider:
 
     def close(self) -> None:
         self._slm.close()
+
+
+def _file(path: str) -> Path | None:
+    """A path as a person writes it; no shell expands the ~ of `model_path:=~/model.gguf`."""
+    return Path(path).expanduser() if path else None
 
 
 def make_decider(parameters: PlannerParameters) -> OwnedDecider:

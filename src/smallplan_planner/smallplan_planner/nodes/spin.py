@@ -59,7 +59,11 @@ def run_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) -
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    rclpy.init(args=list(args) if args is not None else sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=list(args) if args is not None else sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # as rclpy calls everything that it does not understand
+        rclpy.logging.get_logger("smallplan").fatal(f"the ROS arguments can't be used: {error}")
+        return 1
     try:
         node = make_node()
     except StartError as error:
