@@ -224,7 +224,8 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
 
     def _on_goal(self, request: FindObject.Goal) -> GoalResponse:
         if not self._active:
-            self.get_logger().warning(f"a goal was rejected: the planner is not active. {self._problem}")
+            reason = self._problem or "activate it to search"
+            self.get_logger().warning(f"a goal was rejected: the planner is not active; {reason}")
             return GoalResponse.REJECT
         if self._turns.busy and not self.get_parameter("preempt").value:
             self.get_logger().warning("a goal was rejected: a search is under way, and preempt is false")
@@ -256,7 +257,8 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
         finally:
             self._turns.end(runner)
             del self._runners[key]
-        self.get_logger().info(f"search for {handle.request.target[:40]!r} ended: {result.code.name}, {result.message}")
+        ending = "succeeded" if result.success else f"ended: {result.code.name}"
+        self.get_logger().info(f"search for {handle.request.target[:40]!r} {ending}, {result.message}")
         self._conclude(handle, result)
         return result_to_msg(result)
 

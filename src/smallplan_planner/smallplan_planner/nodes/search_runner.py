@@ -177,11 +177,11 @@ class SearchRunner:
                 self._step()
         except _Stopped as stopped:
             message, execution = stopped.message, self._execution
-            ended = self._end_execution()
+            doubt = self._end_execution()
             if execution is not None and execution.outcome is not None:
                 episode.distance += max(0.0, execution.outcome.distance)
-            if not ended:
-                message += f"; the executor did not confirm within {self._limits.cancel_timeout} s that it stopped"
+            if doubt:
+                message += f"; {doubt}"
             episode.finish(stopped.code, message)
         except Exception as error:  # a defect ends this search, not the node
             logger.exception("the search failed")
@@ -371,13 +371,21 @@ class SearchRunner:
         message = f"cancelled after {limits.execution_timeout} s"
         return Outcome(False, OutcomeCode.TIMEOUT, message, outcome.distance)
 
-    def _end_execution(self) -> bool:
-        """Cancel the current action and wait for its end; returns whether the robot is known to stand."""
+    def _end_execution(self) -> str:
+        """Cancel the current action and wait for its end; returns why the robot may still move, '' when it stands."""
         execution, self._execution = self._execution, None
         if execution is None or execution.outcome is not None:
-            return True
+            return ""
         execution.cancel()
-        return self._bell.wait_for(lambda: execution.outcome is not None, self._limits.cancel_timeout)
+        timeout, gone = self._limits.cancel_timeout, False
+        give_up = time.monotonic() + timeout
+        while time.monotonic() < give_up:
+            if self._bell.wait_for(lambda: execution.outcome is not None, min(_POLL, give_up - time.monotonic())):
+                return ""
+            if gone:  # on the second look: its last answer may have been under way
+                return "the executor disappeared before it confirmed that it stopped"
+            gone = not self._executor.available()
+        return f"the executor did not confirm within {timeout} s that it stopped"
 
     def _forget_execution(self) -> None:
         execution, self._execution = self._execution, None

@@ -215,6 +215,20 @@ def test_an_executor_that_ignores_the_stop_is_named() -> None:
     assert world.executions[0].cancelled
 
 
+def test_an_executor_that_ends_with_the_planner_is_not_waited_for() -> None:
+    world = Surroundings(limits=replace(QUICK, cancel_timeout=60.0))
+
+    def leave(planned: PlannedAction, execution: Execution) -> None:
+        world.runner.stop(ResultCode.CANCELED, "enough")
+        world.present = False
+
+    world.react = leave
+    world.see()
+    result = world.run()
+    assert result.code is ResultCode.CANCELED and "disappeared before it confirmed" in result.message
+    assert world.executions[0].cancelled
+
+
 def test_a_late_model_is_replaced_for_one_decision_and_then_asked_again() -> None:
     world = Surroundings(limits=replace(QUICK, deadline=0.1), fallback=GreedyPolicy(), max_steps=2)
     asked: list[threading.Event] = []
