@@ -289,7 +289,7 @@ def setup_training() -> None:
     setup()
     index = os.environ.get("TORCH_INDEX", "")
     options = ["--extra-index-url", index] if index else []
-    hint = "" if index else "; TORCH_INDEX=https://download.pytorch.org/whl/cpu saves 3 GB where there is no GPU"
+    hint = "" if index else "; TORCH_INDEX=<PyTorch's CPU index> saves 3 GB where there is no GPU"
     install_extra("training", f"PyTorch and what training needs (1 to 10 min{hint})", ["torch", "training"], options)
 
 

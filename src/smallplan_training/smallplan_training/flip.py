@@ -66,13 +66,17 @@ class PairResult:
 
 
 def flip_distance(view: PromptView, teacher: ExpertTeacher, rng: random.Random) -> PromptView | None:
-    """The two best options with their distances exchanged; None when they are equally far."""
-    candidates = teacher.candidates(view)
-    if len(candidates) < 2 or view.matches:
-        return None
-    first, second = candidates[0].option, candidates[1].option
-    if first.distance == second.distance:
-        return None
+    """The best option and another candidate with their distances exchanged; None when that changes nothing."""
+    candidates = [] if view.matches else teacher.candidates(view)
+    for other in candidates[1:]:
+        flipped = _exchange_distances(view, candidates[0].option, other.option)
+        best = _best(teacher, flipped)
+        if best is not None and (best.option.room, best.option.name) == (other.option.room, other.option.name):
+            return flipped
+    return None
+
+
+def _exchange_distances(view: PromptView, first: Option, second: Option) -> PromptView:
     new = {id(first): replace(first, distance=second.distance), id(second): replace(second, distance=first.distance)}
 
     def swapped(options: tuple[Option, ...]) -> tuple[Option, ...]:

@@ -28,7 +28,7 @@ from smallplan_training.teachers.expert import ExpertPolicy
 
 @pytest.fixture(scope="module")
 def situations(house_file: Path) -> list[Situation]:
-    return record_situations([house_file], episodes=8, seed=0, config=SearchConfig())
+    return record_situations([house_file], episodes=20, seed=0, config=SearchConfig())
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,8 @@ class ExpertTeacher:
                 if command in repeated:
                     continue
                 probability, cost, usual = self._rate(option, options is view.doors, view, belief)
-                counts, chance = next((c, word) for limit, c, word in CHANCES if probability * 0.6 ** tried[command] >= limit)
+                probability *= 0.6 ** tried[command]
+                counts, chance = next((value, word) for limit, value, word in CHANCES if probability >= limit)
                 rated.append(Candidate(kind, option, counts / cost**exponent, usual, chance))
             if rated:
                 found.append(max(rated, key=lambda candidate: candidate.worth))

@@ -127,7 +127,7 @@ class _TrueView:
         return None
 
     def shortest_path(self, start: tuple[int, int], target: str) -> float | None:
-        """`length`, None as well when the first full turn shows the target, it is out of reach, or there is no way to go."""
+        """`length`; None too when the first full turn shows it, it is out of reach, or the way has no length."""
         if self._in_sight(start, target):
             return None
         length = self.length(start, target)
