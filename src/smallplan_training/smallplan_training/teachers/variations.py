@@ -21,8 +21,10 @@ from smallplan_planner.synonyms import canonical, words_for
 
 _COUNTER = re.compile(r"-\d+$")
 _ARGUMENTS = re.compile(r"\(([^()]*)\)")
-_ONSETS = ("b", "br", "ch", "d", "dr", "f", "fl", "g", "gl", "h", "j", "k", "kr", "l", "m", "n", "p", "pl", "qu", "r")
-_ONSETS += ("s", "sh", "sk", "st", "t", "th", "tr", "v", "w", "y", "z", "")
+_ONSETS = (
+    *("b", "br", "ch", "d", "dr", "f", "fl", "g", "gl", "h", "j", "k", "kr", "l", "m", "n", "p", "pl", "qu", "r"),
+    *("s", "sh", "sk", "st", "t", "th", "tr", "v", "w", "y", "z", ""),
+)
 _NUCLEI = ("a", "e", "i", "o", "u", "ai", "ea", "ee", "oo", "ou", "y")
 _CODAS = ("", "", "", "b", "ck", "d", "l", "ll", "m", "n", "nd", "ng", "p", "r", "rk", "s", "st", "t", "x")
 _QUALIFIERS = ("blue", "red", "green", "old", "small", "large", "wooden", "metal", "glass", "round", "black", "white")
