@@ -26,7 +26,7 @@ def resource(kind: str, name: str) -> Path:
     if kind not in KINDS:
         raise ValueError(f"unknown kind of resource {kind!r}: expected one of {', '.join(KINDS)}")
     searched = []
-    for root in _roots():
+    for root in dict.fromkeys(_roots()):
         path = root / kind / name
         if path.exists():
             return path
