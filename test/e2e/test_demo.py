@@ -75,6 +75,7 @@ def test_a_signal_ends_everything(number: signal.Signals, code: int, tmp_path: P
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in background jobs
     )
     watchdog = threading.Timer(TIMEOUT, process.kill)
     watchdog.start()

@@ -28,7 +28,7 @@ def episode(world: World) -> Iterator[list[dict]]:
 
 
 def test_finds_what_is_searched_for(world: World, episode: list[dict]) -> None:
-    planner = world.start_planner()
+    planner = world.start_planner(graph_timeout=10.0)
     world.action_goals.clear()
 
     search = world.search(episode[0]["target"], max_steps=200)
@@ -52,7 +52,7 @@ def test_finds_what_is_searched_for(world: World, episode: list[dict]) -> None:
 
 
 def test_a_language_model_plans(world: World, episode: list[dict], tiny_model: Path) -> None:
-    planner = world.start_planner(policy="slm", model_path=tiny_model, n_threads=1, max_steps=3)
+    planner = world.start_planner(policy="slm", model_path=tiny_model, n_threads=1, max_steps=3, graph_timeout=10.0)
     search = world.search(episode[0]["target"])
     result = search.result(60.0)
 

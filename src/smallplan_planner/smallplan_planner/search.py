@@ -254,7 +254,8 @@ class SearchEpisode:
         self._commands.append(answer.command)
         last = self._commands[-REPEAT_LIMIT:]
         if not answer.parse_error and len(last) == REPEAT_LIMIT and len(set(last)) == 1:
-            self.finish(ResultCode.STUCK, f"the model answered {_clean(answer.command)} {REPEAT_LIMIT} times running")
+            self.last_refusal = f"the model answered {_clean(answer.command)} {REPEAT_LIMIT} times running"
+            self.finish(ResultCode.STUCK, self.last_refusal)
             return None
         try:
             if answer.parse_error:

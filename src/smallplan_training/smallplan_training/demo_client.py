@@ -29,6 +29,7 @@ from std_msgs.msg import String
 
 from smallplan_planner.actions import ActionKind
 from smallplan_planner.mapping.occupancy import OccupancyGrid
+from smallplan_planner.nodes.action_client import FEEDBACK_QOS
 from smallplan_planner.nodes.convert import graph_from_msg, seconds_from_msg
 from smallplan_planner.scene_graph import SceneGraph
 from smallplan_training.errors import UserError
@@ -95,7 +96,9 @@ class DemoClient:
         self._node.create_subscription(OccupancyGridMsg, "map", self._on_map, latched)
         self._node.create_subscription(SceneGraphMsg, "scene_graph", self._on_graph, latched)
         self._node.create_subscription(String, "sim_node/episode", self._on_episode, latched)
-        self._client = ActionClient(self._node, FindObject, "find_object")
+        self._client = ActionClient(
+            self._node, FindObject, "find_object", feedback_sub_qos_profile=FEEDBACK_QOS
+        )
         return self
 
     def __exit__(

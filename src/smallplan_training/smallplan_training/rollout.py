@@ -85,7 +85,7 @@ def run_episode(
     decisions: list[DecisionRecord] = []
     search.observe(graph)
     while search.result is None:
-        begin, retries = time.perf_counter(), search.retries
+        begin = time.perf_counter()
         situation = search.situation()
         try:
             answer = policy.decide(situation)
@@ -97,9 +97,6 @@ def run_episode(
         latency = time.perf_counter() - begin
         outcome: Outcome | None = None
         info: StepInfo | None = None
-        refusal = ""
-        if action is None:  # refused, or the same answer once too often, which ends the episode
-            refusal = search.last_refusal if search.retries > retries else cast(SearchResult, search.result).message
         if action is not None and action.kind is not ActionKind.DONE:
             graph, _, _, _, told = env.step(action)
             info = cast(StepInfo, told)
@@ -111,7 +108,7 @@ def run_episode(
             answer=answer,
             action=action,
             outcome=outcome,
-            refusal=refusal,
+            refusal=search.last_refusal if action is None else "",
             distance=search.distance,
             low_level_steps=steps,
             latency=latency,

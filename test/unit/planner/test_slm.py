@@ -273,10 +273,10 @@ def test_a_prompt_that_does_not_fit_is_refused_with_numbers(tiny_model: Any) -> 
 
 
 def test_a_deadline_ends_a_generation_and_the_next_is_sound(tiny_model: Any) -> None:
-    with Slm(tiny_model.path, n_ctx=8192, n_threads=1, limits=AnswerLimits(3000, 3000)) as slm:
+    with Slm(tiny_model.path, n_ctx=16384, n_threads=1, limits=AnswerLimits(6000, 6000)) as slm:
         start = time.monotonic()
-        with pytest.raises(SlmDeadlineError, match=r"no answer within 0\.05 s"):
-            slm.generate(chat(LONG), GRAMMAR, deadline=0.05)
+        with pytest.raises(SlmDeadlineError, match=r"no answer within 0\.01 s"):
+            slm.generate(chat(LONG * 10), GRAMMAR, deadline=0.01)
         assert time.monotonic() - start < 5
         with pytest.raises(SlmDeadlineError):
             slm.generate(chat(LONG), GRAMMAR, deadline=0.0)

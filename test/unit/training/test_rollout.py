@@ -76,7 +76,7 @@ def test_refused_answers_count_as_retrials_and_end_in_stuck(episode: Episode) ->
 
     record = search(episode, Babbler(), SearchConfig(max_retries=3))
     assert record.result.code is ResultCode.STUCK
-    assert record.result.retries == len(record.decisions) == 4
+    assert len(record.decisions) == 4 and record.result.retries == 3, "the answer that ends a search is no retry"
     assert all(d.action is None and d.outcome is None and "no action 'fly'" in d.refusal for d in record.decisions)
     assert record.result.distance == 0.0
 

@@ -11,7 +11,11 @@ from typing import Any
 
 from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
+from rclpy.qos import QoSProfile
 from rclpy.task import Future
+
+FEEDBACK_QOS = QoSProfile(depth=200)
+"""Of both ends of `find_object`'s feedback: that of a whole search, so that nothing is lost to a slow listener."""
 
 
 class SafeActionClient(ActionClient):  # type: ignore[misc]

@@ -30,6 +30,7 @@ from smallplan_msgs.msg import Decision as DecisionMsg
 from smallplan_msgs.msg import SceneGraph as SceneGraphMsg
 
 from smallplan_planner.generation import SlmError
+from smallplan_planner.nodes.action_client import FEEDBACK_QOS
 from smallplan_planner.nodes.bell import Bell
 from smallplan_planner.nodes.convert import action_to_msg, decision_to_msg, graph_from_msg, result_to_msg
 from smallplan_planner.nodes.deciders import OwnedDecider, make_decider
@@ -147,6 +148,7 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
             goal_callback=self._on_goal,
             cancel_callback=self._on_cancel,
             callback_group=MutuallyExclusiveCallbackGroup(),
+            feedback_pub_qos_profile=FEEDBACK_QOS,
         )
         self._started.set()
 
