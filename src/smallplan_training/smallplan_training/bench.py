@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import logging
 import os
 import platform
@@ -35,6 +34,7 @@ from smallplan_planner.prompt import Message
 from smallplan_planner.scene_graph import SceneGraph
 from smallplan_planner.search import SearchConfig, SearchEpisode
 from smallplan_training.errors import UserError
+from smallplan_training.figures import add_json_argument, check_writable, write_figures
 from smallplan_training.scenes import default_model
 from smallplan_training.simulators.house.env import HouseSearchEnv
 from smallplan_training.simulators.house.episodes import NoEpisode
@@ -221,7 +221,7 @@ def _processor() -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    add_json_argument(parser)
     parser.add_argument("--model", type=Path, metavar="GGUF", help="default: the model in models/")
     parser.add_argument("--threads", type=int, default=0, help="of llama.cpp (default: by the model's size)")
     parser.add_argument("--decisions", type=int, default=100, help="how many to measure (default: %(default)s)")
@@ -230,6 +230,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_writable(args.json)
     report = run_bench(
         args.model or default_model(),
         decisions=args.decisions,
@@ -240,8 +241,6 @@ def run(args: argparse.Namespace) -> int:
     table = Table(title="smallplan bench", show_header=False)
     for key, value in asdict(report).items():
         table.add_row(key, str(value))
-    if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+    write_figures(args.json, asdict(report))
     Console().print(table)
     return 0

@@ -10,7 +10,6 @@ protocol, the worker processes, the table and the JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import sys
@@ -34,6 +33,7 @@ from smallplan_planner.prompt import Helps
 from smallplan_planner.search import SearchConfig
 from smallplan_training import metrics
 from smallplan_training.errors import UserError
+from smallplan_training.figures import add_json_argument, check_writable, write_figures
 from smallplan_training.metrics import EpisodeScore
 from smallplan_training.policy_factory import POLICIES, PolicyOptions, check_model, make_policy, needs_model
 from smallplan_training.rollout import EpisodeRecord, run_episode
@@ -290,7 +290,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=25, help="per scene (default: %(default)s)")
     parser.add_argument("--max-scenes", type=int, help="take the first N scenes only")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    add_json_argument(parser)
     parser.add_argument("--model", type=Path, metavar="GGUF", help="default: the model in models/")
     parser.add_argument("--threads", type=int, help="of llama.cpp (default: 2, with several workers 1)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
@@ -316,8 +316,7 @@ def run(args: argparse.Namespace) -> int:
         ),
         search=_search_config(args),
     )
-    if args.json is not None:
-        _check_writable(args.json)
+    check_writable(args.json)
     if config.options.model is not None:  # what is broken is said before the first episode is run
         check_model(config.options.model)
     _check_scenes(config.scenes)
@@ -329,8 +328,7 @@ def run(args: argparse.Namespace) -> int:
         progress = bar.add_task(", ".join(config.policies), total=len(config.scenes) * config.episodes)
         runs = run_tasks(config, lambda: bar.advance(progress))
     report = report_all(runs, config, command=_command_line())
-    if args.json is not None:
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_figures(args.json, report)
     print_report(report, Console(width=max(TABLE_WIDTH, Console().width)))
     return 0
 
@@ -350,16 +348,6 @@ def _check_scenes(scenes: Sequence[Path]) -> None:
         if name in path_of:
             raise UserError(f"{path_of[name]} and {scene} are both called {name!r}; give one of them another name")
         path_of[name] = scene
-
-
-def _check_writable(path: Path) -> None:
-    """Better before an hour's run than after it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        raise UserError(f"can't write {path}: {error.strerror}") from error
 
 
 def _command_line() -> str:

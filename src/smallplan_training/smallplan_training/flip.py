@@ -9,7 +9,6 @@ of the names that the model writes into analysis and reasoning exist in its prom
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +28,7 @@ from smallplan_planner.response import Response
 from smallplan_planner.search import Answer, SearchConfig, Situation
 from smallplan_training.errors import UserError
 from smallplan_training.evaluate import NO_LIMIT, episode_seed
+from smallplan_training.figures import add_json_argument, check_writable, write_figures
 from smallplan_training.policy_factory import PolicyOptions, make_policy, needs_model
 from smallplan_training.rollout import run_episode
 from smallplan_training.scenes import default_model, load_house, resolve_scenes
@@ -278,13 +278,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", type=int, default=100, help="pairs to ask (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="of llama.cpp (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """The command; returns its exit code."""
     if args.prompts < 1 or args.episodes < 1:
         raise UserError(f"{args.prompts} prompts out of {args.episodes} episodes; expected at least 1 of each")
+    check_writable(args.json)
     model = (args.model or default_model()) if needs_model(args.policy) else None
     policy = make_policy(args.policy, PolicyOptions(model=model, threads=args.threads), args.seed)
     situations = record_situations(resolve_scenes(args.scenes), args.episodes, args.seed, SearchConfig())
@@ -294,9 +295,7 @@ def run(args: argparse.Namespace) -> int:
     result = report(args.policy, pairs, answers)
     if model is not None:
         result["model"] = model.name
-    if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_figures(args.json, result)
     _print_report(result, Console())
     return 0
 

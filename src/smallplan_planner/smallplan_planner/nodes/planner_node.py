@@ -66,6 +66,7 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
         self._graphs = GraphFeed(self._bell)
         self._turns = GoalTurns()
         self._runners: dict[bytes, SearchRunner] = {}
+        self._cancelled: set[bytes] = set()  # goals, also those whose search has not begun yet
         self._active = False
         self._decider: OwnedDecider | None = None
         self._worker: DecisionWorker | None = None
@@ -235,7 +236,9 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
         return GoalResponse.ACCEPT
 
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
-        runner = self._runners.get(bytes(handle.goal_id.uuid))
+        key = bytes(handle.goal_id.uuid)
+        self._cancelled.add(key)
+        runner = self._runners.get(key)
         if runner is not None:
             runner.stop(ResultCode.CANCELED, "the client cancelled the search")
         return CancelResponse.ACCEPT
@@ -250,7 +253,7 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
         key = bytes(handle.goal_id.uuid)
         self._runners[key] = runner
         try:
-            if handle.is_cancel_requested:
+            if key in self._cancelled:
                 runner.stop(ResultCode.CANCELED, "the client cancelled the search")
             self._turns.begin(runner, timeout)
             if not self._active:
@@ -259,6 +262,7 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
         finally:
             self._turns.end(runner)
             del self._runners[key]
+            self._cancelled.discard(key)
         ending = "succeeded" if result.success else f"ended: {result.code.name}"
         self.get_logger().info(f"search for {handle.request.target[:40]!r} {ending}, {result.message}")
         self._conclude(handle, result)

@@ -158,7 +158,12 @@ class SimNode(Node):  # type: ignore[misc]
         return outcome_to_msg(outcome)
 
     def _is_stale(self, episode_id: str, step: int) -> bool:
-        """Whether a goal is of an episode or a step that is over; notes the newest otherwise."""
+        """Whether a goal is of an episode or a step that is over; notes the newest otherwise.
+
+        A goal without an episode, as a person sends it by hand, is never stale.
+        """
+        if not episode_id:
+            return False
         if episode_id in self._over or (episode_id == self._episode_id and step <= self._step):
             return True
         if episode_id != self._episode_id:
