@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from smallplan_msgs.action import FindObject
-from smallplan_msgs.msg import ActionGoal
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from smallplan_msgs.action import ExecuteAction, FindObject
+from smallplan_msgs.msg import ActionGoal, SceneGraph
 from std_msgs.msg import String
 
 from fixtures.ros_world import LATCHED, SIMULATOR, World, wait_until
+from smallplan_planner.nodes.action_client import SafeActionClient
 
 HOUSE_SEED = 3
 
@@ -65,6 +67,32 @@ def test_a_language_model_plans(world: World, episode: list[dict], tiny_model: P
     labels = {room.label for room in decided[-1].rooms}
     assert labels and "" not in labels
     planner.stop()
+
+
+def test_a_goal_sent_by_hand_is_never_stale(world: World, episode: list[dict]) -> None:
+    graphs: list[SceneGraph] = []
+    world.node.create_subscription(SceneGraph, "scene_graph", graphs.append, LATCHED)
+    thing = wait_until(lambda: graphs and graphs[-1].objects, what="a graph with objects")[0]
+    client = SafeActionClient(
+        world.node, ExecuteAction, "execute_action", callback_group=MutuallyExclusiveCallbackGroup()
+    )
+    wait_until(client.server_is_ready, what="execute_action")
+
+    def execute(episode_id: str, step: int) -> int:
+        goal = ActionGoal(episode_id=episode_id, step=step, room=thing.room, target_id=thing.id)
+        sent = client.send_goal_async(ExecuteAction.Goal(goal=goal))
+        wait_until(sent.done, what="the goal being accepted")
+        ended = sent.result().get_result_async()
+        wait_until(ended.done, what="the goal's end")
+        return int(ended.result().result.error_code)
+
+    stale = ExecuteAction.Result.STALE_GOAL
+    assert [execute("", 0), execute("", 0)] == [ExecuteAction.Result.NONE] * 2
+    assert execute("a", 1) == ExecuteAction.Result.NONE
+    assert execute("a", 1) == stale
+    assert execute("b", 1) == ExecuteAction.Result.NONE
+    assert execute("a", 2) == stale
+    client.destroy()
 
 
 def test_a_house_that_can_not_be_used_is_named(world: World, tmp_path: Path) -> None:
