@@ -126,7 +126,7 @@ def test_a_house_is_taken_from_a_file(two_rooms: House, tmp_path: Path) -> None:
     [
         ({"goal": "mug"}, "options hold"),
         ({"start": START}, "'start' without 'target'"),
-        ({"target": "unicorn"}, "'unicorn' can't be a target"),
+        ({"target": "unicorn"}, "there is no 'unicorn'; expected one of "),
     ],
 )
 def test_options_that_make_no_episode_are_refused(env: HouseSearchEnv, options: dict[str, Any], error: str) -> None:

@@ -69,10 +69,10 @@ def draw_episode(
         if length is not None:
             x, y = raster.centre(*start)
             return Episode(house, Pose(x, y, float(rng.uniform(-math.pi, math.pi))), wanted, length, seed, raster)
-    what = f"{target!r} can't be a target" if target is not None else "nothing can be a target"
-    raise NoEpisode(
-        f"{house.name}: {what}: in {MAX_DRAWS} draws there was none out of sight of the start and reachable"
-    )
+    if target is not None and not view.has(target):
+        raise NoEpisode(f"{house.name}: there is no {target!r}; expected one of {', '.join(view.targets)}")
+    what = "nothing can" if target is None else f"{target!r} can't"
+    raise NoEpisode(f"{house.name}: {what} be a target: of {MAX_DRAWS} starts none had one out of sight and in reach")
 
 
 def shortest_path(house: House, start: Pose, target: str, raster: HouseRaster | None = None) -> float | None:
@@ -100,7 +100,7 @@ class _TrueView:
         self._things_of: dict[str, list[int]] = {}
         for thing, item in enumerate(self._items):
             self._things_of.setdefault(house.label_of(item.category), []).append(thing)
-        self._targets = sorted({house.label_of(item.category) for item in house.objects})
+        self.targets = sorted({house.label_of(item.category) for item in house.objects})
         self._instances_of: dict[str, list[int]] = {}
         self._free_cells = [
             np.flatnonzero(fits(raster.height) & raster.robot_fits & (raster.room == index))
@@ -108,6 +108,9 @@ class _TrueView:
         ]
         self._room_index = {room.id: index for index, room in enumerate(house.rooms)}
         self._poses_of: dict[int, NDArray[np.int64]] = {}
+
+    def has(self, target: str) -> bool:
+        return bool(self._instances(target))
 
     def draw_start(self, rng: np.random.Generator) -> tuple[int, int]:
         rooms = [cells for cells in self._free_cells if len(cells)]
@@ -120,8 +123,8 @@ class _TrueView:
     def draw_target(self, rng: np.random.Generator, start: tuple[int, int]) -> str | None:
         """A label of objects, uniform over those of which no instance is in the start room."""
         here = int(self._raster.room[start])
-        for index in rng.permutation(len(self._targets)):
-            target = self._targets[int(index)]
+        for index in rng.permutation(len(self.targets)):
+            target = self.targets[int(index)]
             if all(self._room_of(thing) != here for thing in self._instances(target)):
                 return target
         return None
