@@ -346,9 +346,9 @@ class _Stage:
         story = self._story
         width, height = self.figure.get_size_inches()
         line = story.headline + (f" · planned by {story.planner}" if story.planner else "")
-        self._changing.append(
-            self.figure.text(0.2 / width, 1 - 0.68 / height, line, fontsize=11, color="#4a4f60", va="center", **_PLAIN)
-        )
+        size = 11 * min(1.0, (width - 0.4) / (0.088 * len(line)))  # a letter of size 11 is about 0.088 in wide
+        at = (0.2 / width, 1 - 0.68 / height)
+        self._changing.append(self.figure.text(*at, line, fontsize=size, color="#4a4f60", va="center", **_PLAIN))
         if story.found is None:
             return
         x, y = story.to_house([story.found])[0]
