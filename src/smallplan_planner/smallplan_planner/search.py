@@ -290,7 +290,9 @@ class SearchEpisode:
                 self._just_failed.add(action.target_id)
             self._executor_failures += outcome.code in _EXECUTOR_TROUBLE
             if self._executor_failures >= EXECUTOR_FAILURES:
-                message = f"the executor failed {EXECUTOR_FAILURES} times: {outcome.message}"
+                message = f"the executor failed {EXECUTOR_FAILURES} times; the last: {failed}"
+                if outcome.message:
+                    message += f": {outcome.message}"
                 self.finish(ResultCode.EXECUTOR_FAILED, message)
                 return
             if outcome.code in _EXECUTOR_TROUBLE or distance < _MOVED:

@@ -17,6 +17,7 @@ from smallplan_training.errors import UserError
 COMMANDS = {
     "demo": ("smallplan_training.demo", "a simulated robot searches a house, over ROS 2, and tells what it does"),
     "evaluate": ("smallplan_training.evaluate", "measure policies on houses: success, SPL, distance, retrials"),
+    "collect": ("smallplan_training.collect", "let a teacher plan, and keep its answers as samples to train on"),
     "bench": ("smallplan_training.bench", "measure time and memory of a decision"),
     "probe-flip": ("smallplan_training.flip", "flip one decisive fact in prompts: does the model follow?"),
     "nano": ("smallplan_training.nano.recipe", "build the default model from nothing (needs PyTorch)"),

@@ -79,6 +79,7 @@ def test_what_is_wrong_is_named(house_json: dict[str, Any], path: str, value: An
         ('{"name": "x"', "not valid JSON"),
         ('{"name": NaN}', "NaN is not a number"),
         ("[]", "expected an object"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_what_is_no_house_file_is_told_with_its_name(tmp_path: Path, text: str, message: str) -> None:

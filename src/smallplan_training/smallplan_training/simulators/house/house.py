@@ -166,6 +166,8 @@ class House:
             raise HouseError(f"{path}: can't be read: {error.strerror}") from error
         except ValueError as error:
             raise HouseError(f"{path}: not valid JSON: {error}") from error
+        except RecursionError as error:
+            raise HouseError(f"{path}: nested too deeply; a house has lists of flat objects") from error
         if procthor.is_procthor(data):
             return procthor.import_house(
                 data, assets=procthor.find_assets(path, assets), name=path.stem, source=str(path)
