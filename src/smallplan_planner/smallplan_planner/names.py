@@ -25,11 +25,14 @@ _TRAILING_NUMBER = re.compile(r"(?:(?<=\w{3})|(?<=\s))\d+$")
 
 
 def normalise(label: str) -> str:
-    """Words of a label, for comparing: lower case, CamelCase and underscores split, a trailing number dropped."""
+    """Words of a label, for comparing: lower case, CamelCase and underscores split, a trailing number dropped.
+
+    Each word has a letter or a digit: an emoji's invisible mark alone is none.
+    """
     text = unicodedata.normalize("NFKC", label[:_MAX_LABEL_LENGTH])
     text = _CAMEL_CASE.sub(" ", text)
     kept = (c if unicodedata.category(c)[0] in "LMN" else " " for c in text)
-    words = " ".join("".join(kept).lower().split())
+    words = " ".join(word for word in "".join(kept).lower().split() if any(map(str.isalnum, word)))
     while (shorter := _TRAILING_NUMBER.sub("", words).strip()) and shorter != words:
         words = shorter
     return words

@@ -29,6 +29,8 @@ from smallplan_planner.scene_graph import Room, SceneGraph, SceneObject
         ("ﬁsh tank", "fish tank"),
         ("чашка", "чашка"),
         ("☕", ""),
+        ("\N{COUCH AND LAMP}\N{VARIATION SELECTOR-16}", ""),
+        ("sofa \N{COUCH AND LAMP}\N{VARIATION SELECTOR-16} 2", "sofa"),
     ],
 )
 def test_normalise_splits_words_and_drops_a_trailing_number(label: str, words: str) -> None:
