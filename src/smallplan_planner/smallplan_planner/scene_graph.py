@@ -156,9 +156,11 @@ class SceneGraph:
     def _check_ids(self) -> None:
         seen: dict[str, str] = {}
         for kind, items in self._collections():
-            for item in items:
+            for number, item in enumerate(items, 1):
                 if not item.id:
-                    raise SceneGraphError(f"a {kind} has an empty id; every element needs a unique one")
+                    raise SceneGraphError(
+                        f"{kind} {number} of {len(items)} has an empty id; every element needs a unique one"
+                    )
                 if item.id in seen:
                     raise SceneGraphError(
                         f"id {item.id!r} is used by a {seen[item.id]} and by a {kind}; ids must be unique"

@@ -29,7 +29,7 @@ def test_a_graph_with_any_labels_and_unknown_distances_can_be_planned_on(graph: 
         (replace(GRAPH, robot_pose=Pose(math.nan, 0.0)), "robot_pose"),
         (replace(GRAPH, robot_pose=Pose(0.0, 0.0, math.inf)), "robot_pose"),
         (replace(GRAPH, robot_room="attic"), "robot_room 'attic'"),
-        (replace(GRAPH, objects=(replace(BED, id=""),)), "object has an empty id"),
+        (replace(GRAPH, objects=(BED, replace(BED, id=""))), "object 2 of 2 has an empty id"),
         (replace(GRAPH, objects=(BED, BED)), "'bed' is used by a object and by a object"),
         (replace(GRAPH, objects=(replace(BED, id="k"),)), "'k' is used by a room and by a object"),
         (replace(GRAPH, objects=(replace(BED, position=(0.0, math.nan, 0.0)),)), "object 'bed': position"),
