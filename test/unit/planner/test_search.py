@@ -174,7 +174,15 @@ def test_trouble_of_the_executor_is_a_retry_and_the_third_ends_the_search() -> N
         play(episode, ("navigate(kitchen, fridge)", OPEN_CABINET)[index % 2], Outcome(False, code, "motor"))
     assert episode.result is not None and episode.result.code is ResultCode.EXECUTOR_FAILED
     assert episode.result.retries == 2
-    assert "motor" in episode.result.message
+    assert episode.result.message == "the executor failed 3 times; the last: failed, timeout: motor"
+
+
+def test_an_executor_that_fails_without_a_word_is_told_by_its_code() -> None:
+    episode = search()
+    for command in (OPEN_CABINET, "navigate(kitchen, fridge)", OPEN_CABINET):
+        play(episode, command, Outcome(False, OutcomeCode.FAILED))
+    assert episode.result is not None
+    assert episode.result.message == "the executor failed 3 times; the last: failed, failed"
 
 
 def test_a_failure_that_travelled_is_a_step_and_no_retry() -> None:
