@@ -226,6 +226,13 @@ class SearchRunner:
     def _observe_first(self) -> None:
         """Start from the newest graph when it is recent and good; wait for one when there is none."""
         good = self._wait(lambda: self._recent() and not self._graphs.problem, self._limits.graph_timeout)
+        newest = self._graphs.newest
+        if newest is not None and not good and not self._graphs.problem:
+            logger.warning(
+                "no scene graph for %.0f s; the search begins with the last one (perception should publish at least "
+                "once a second)",
+                time.monotonic() - newest.at,
+            )
         self._take_graph(good)
 
     def _recent(self) -> bool:

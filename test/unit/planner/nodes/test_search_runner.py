@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from smallplan_planner.actions import Action, ActionKind, Outcome, OutcomeCode
+from smallplan_planner.nodes import graph_feed
 from smallplan_planner.nodes.bell import Bell
 from smallplan_planner.nodes.decision_worker import DecisionWorker
-from smallplan_planner.nodes.graph_feed import GraphFeed
+from smallplan_planner.nodes.graph_feed import Arrival, GraphFeed
 from smallplan_planner.nodes.search_runner import (
     Decision,
     Limits,
@@ -289,6 +290,23 @@ def test_no_graph_and_bad_graphs() -> None:
     world.graphs.reject("object 'x': position is not finite")
     result = world.run()
     assert result.code is ResultCode.BAD_GRAPH and "'x'" in result.message
+
+
+def test_a_search_that_begins_with_an_old_graph_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Perception has ended a minute ago: what it saw last still serves, but nobody is left to wonder."""
+    world = Surroundings(max_steps=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(graph_feed, "Arrival", lambda graph, at: Arrival(graph, at - 60.0))
+        world.see()
+    world.run()
+    assert "no scene graph for 6" in caplog.text  # 60 s and a little
+    caplog.clear()
+    fresh = Surroundings(max_steps=1)
+    fresh.see()
+    fresh.run()
+    assert "no scene graph for" not in caplog.text
 
 
 def test_a_graph_from_before_the_end_of_an_action_is_not_enough() -> None:
