@@ -1,0 +1,293 @@
+"""`smallplan collect`: a teacher plans in simulated houses, and its answers become chat samples, one JSON line each.
+
+An answer that can't be parsed or executed is kept beside them, in FILE.rejected.jsonl. A rerun replays the episodes
+with the answers that both files hold, asks for what is missing, and appends: nothing is asked or written twice.
+
+    smallplan collect --teacher openai --model gpt-4o --scenes train --episodes 2 --output build/samples.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from smallplan_planner.actions import ActionRefused, ParseError, parse_command
+from smallplan_planner.policies import Policy
+from smallplan_planner.prompt import MODES, PROMPT_VERSION, render
+from smallplan_planner.response import parse_response
+from smallplan_planner.search import Answer, ResultCode, SearchConfig, Situation
+from smallplan_training.errors import UserError
+from smallplan_training.evaluate import NO_LIMIT, episode_seed
+from smallplan_training.policy_factory import check_model
+from smallplan_training.rollout import DecisionRecord, run_episode
+from smallplan_training.samples import Sample, SampleFile
+from smallplan_training.scenes import default_model, load_house, resolve_scenes
+from smallplan_training.simulators.house.env import HouseSearchEnv
+from smallplan_training.simulators.house.episodes import NoEpisode, draw_episode
+from smallplan_training.simulators.house.house import House
+from smallplan_training.simulators.house.raster import HouseRaster, rasterise
+from smallplan_training.teachers.expert import ExpertPolicy
+from smallplan_training.teachers.openai import DEFAULT_URL, OpenAIConfig, OpenAITeacher
+from smallplan_training.teachers.teacher import ExpertAdapter, GgufTeacher, Teacher, prompt_hash
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """What is run. `limit` is of samples in the file, the earlier ones included."""
+
+    scenes: tuple[Path, ...]
+    output: Path
+    episodes: int = 1
+    seed: int = 0
+    states: str = "teacher"  # who plans: the teacher, or the expert while the teacher labels
+    limit: int | None = None
+    concurrency: int = 1
+    search: SearchConfig = field(default_factory=SearchConfig)
+
+    def __post_init__(self) -> None:
+        for flag, value in (("episodes", self.episodes), ("concurrency", self.concurrency), ("limit", self.limit)):
+            if value is not None and value < 1:
+                raise UserError(f"--{flag} is {value}; expected at least 1")
+
+
+class _Stopped(Exception):
+    """The run ends within an episode: enough samples, an error elsewhere, or an interrupt."""
+
+
+class Collector:
+    """Runs the episodes. `stop` ends them before the next decision."""
+
+    def __init__(self, teacher: Teacher, config: CollectConfig, stop: threading.Event | None = None) -> None:
+        self._teacher, self._config = teacher, config
+        self.stop = stop or threading.Event()
+        self._lock = threading.Lock()
+        self.failed_episodes = 0
+        self.samples = SampleFile(config.output, teacher)
+        try:
+            self.rejected = SampleFile(config.output.with_name(f"{config.output.stem}.rejected.jsonl"), teacher)
+        except BaseException:
+            self.samples.close()
+            raise
+
+    def run(self, on_done: Callable[[], None] = lambda: None) -> None:
+        """Run all episodes; `on_done` is called after each. Raises the first error; what was collected is kept."""
+        tasks = [(scene, index) for scene in self._config.scenes for index in range(self._config.episodes)]
+        if self._enough():
+            tasks = []
+        pool = ThreadPoolExecutor(self._config.concurrency)
+        try:
+            for future in as_completed([pool.submit(self._run_episode, *task) for task in tasks]):
+                future.result()
+                on_done()
+        finally:
+            self.stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            self.samples.close()
+            self.rejected.close()
+
+    def ask(self, situation: Situation) -> str:
+        """The teacher's answer, from the files if it is there."""
+        if self.stop.is_set():
+            raise _Stopped
+        key = prompt_hash(render(situation.view))
+        for file in (self.samples, self.rejected):
+            known = file.answer_to(key)
+            if known is not None:
+                return known
+        return self._teacher.answer(situation).text
+
+    def _enough(self) -> bool:
+        return self._config.limit is not None and self.samples.count >= self._config.limit
+
+    def _run_episode(self, scene: Path, index: int) -> None:
+        if self.stop.is_set():
+            return
+        house, raster = _load(scene)
+        seed = episode_seed(house.name, index, self._config.seed)
+        try:
+            episode = draw_episode(house, seed, raster)
+        except NoEpisode as error:
+            raise UserError(str(error)) from error
+        planner = _Planner(self, ExpertPolicy(seed) if self._config.states == "expert" else None)
+        meta = {"scene": house.name, "episode": index, "seed": seed, "target": episode.target}
+        steps = count()
+
+        def keep(situation: Situation, record: DecisionRecord, _: object) -> None:
+            self._keep(planner.text, situation, record, {**meta, "step": next(steps)})
+
+        try:
+            done = run_episode(HouseSearchEnv(max_steps=NO_LIMIT), episode, planner, self._config.search, keep)
+        except _Stopped:
+            return
+        if done.result.code is ResultCode.MODEL_FAILED:
+            with self._lock:
+                self.failed_episodes += 1
+
+    def _keep(self, text: str, situation: Situation, record: DecisionRecord, where: dict[str, Any]) -> None:
+        """Write the answer down: among the samples, or with the reason among the rejected."""
+        labelled = self._config.states == "expert"
+        fault = _fault(text, situation) or ("" if labelled else record.refusal)
+        meta = {
+            "teacher": self._teacher.name,
+            "model": self._teacher.model,
+            "prompt_version": PROMPT_VERSION,
+            "mode": self._config.search.mode,
+            "states": self._config.states,
+            **where,
+            "outcome": "not executed" if labelled else _outcome(record),
+            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        messages = tuple(render(situation.view))
+        with self._lock:
+            if fault:
+                self.rejected.add(Sample(messages, text, {**meta, "reason": fault}))
+            elif not self._enough():
+                self.samples.add(Sample(messages, text, meta))
+            if self._enough():
+                self.stop.set()
+
+
+class _Planner:
+    """The teacher as a policy; with a `driver` that one plans, and the teacher only says what it would do."""
+
+    def __init__(self, collector: Collector, driver: Policy | None) -> None:
+        self._collector, self._driver = collector, driver
+        self.text = ""  # of the teacher's last answer
+
+    def decide(self, situation: Situation) -> Answer:
+        self.text = self._collector.ask(situation)
+        if self._driver is not None:
+            return self._driver.decide(situation)
+        try:
+            response = parse_response(self.text)
+        except ParseError as error:
+            return Answer("", source="teacher", parse_error=str(error))
+        return Answer(response.command, response.analysis, response.reasoning, source="teacher")
+
+
+def _fault(text: str, situation: Situation) -> str:
+    """Why an answer is no sample, '' when it is one."""
+    try:
+        parse_command(parse_response(text).command, situation.graph, situation.names, situation.rules)
+    except ActionRefused as refused:
+        return str(refused)
+    return ""
+
+
+def _outcome(record: DecisionRecord) -> str:
+    if record.action is None:
+        return "refused"
+    if record.outcome is None:
+        return "search ended"
+    return "success" if record.outcome.success else record.outcome.code.name.lower()
+
+
+@lru_cache(maxsize=4)  # episodes come scene by scene
+def _load(path: Path) -> tuple[House, HouseRaster]:
+    house = load_house(path)
+    return house, rasterise(house)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--teacher", choices=("expert", "openai", "gguf"), default="expert", help="default: expert")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.jsonl", help="samples are appended here")
+    parser.add_argument("--scenes", nargs="+", default=["train"], metavar="SPLIT|PATH", help="default: train")
+    parser.add_argument("--max-scenes", type=int, help="take the first N scenes only")
+    parser.add_argument("--episodes", type=int, default=1, help="per scene (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the episodes and the expert's words")
+    parser.add_argument("--limit", type=int, help="stop when the file holds N samples")
+    parser.add_argument("--states", choices=("teacher", "expert"), default="teacher", help="who plans the episodes")
+    parser.add_argument("--mode", choices=MODES, default="normal", help="of the prompt (default: %(default)s)")
+    parser.add_argument("--max-steps", type=int, default=SearchConfig.max_steps, help="default: %(default)s")
+    parser.add_argument("--model", help="openai: the model's name; gguf: the file (default: the model in models/)")
+    parser.add_argument("--no-grammar", action="store_true", help="gguf: let the model write any command")
+    web = parser.add_argument_group("openai", "any compatible endpoint; its key comes from OPENAI_API_KEY")
+    web.add_argument("--base-url", help=f"default: OPENAI_BASE_URL, or {DEFAULT_URL}")
+    web.add_argument("--concurrency", type=int, default=4, help="episodes at once (default: %(default)s)")
+    web.add_argument("--temperature", type=float, default=0.0, help="default: %(default)s")
+    web.add_argument("--max-tokens", type=int, default=512, help="of an answer (default: %(default)s)")
+    web.add_argument("--timeout", type=float, default=60.0, help="seconds (default: %(default)s)")
+    web.add_argument("--retries", type=int, default=5, help="of one request (default: %(default)s)")
+    web.add_argument("--prompt-price", type=float, default=0.0, help="per million tokens, for the count of costs")
+    web.add_argument("--completion-price", type=float, default=0.0, help="per million tokens")
+    web.add_argument("--cache", type=Path, default=Path("build/teacher"), help="answers (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command; returns its exit code."""
+    try:
+        search = SearchConfig(max_steps=args.max_steps, mode=args.mode)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    config = CollectConfig(
+        scenes=tuple(resolve_scenes(args.scenes, args.max_scenes)),
+        output=args.output,
+        episodes=args.episodes,
+        states=args.states,
+        seed=args.seed,
+        limit=args.limit,
+        concurrency=args.concurrency if args.teacher == "openai" else 1,
+        search=search,
+    )
+    stop = threading.Event()
+    teacher = _make_teacher(args, stop)
+    collector = Collector(teacher, config, stop)
+    console = Console(stderr=True)
+    for file in (collector.samples, collector.rejected):
+        if file.repaired:
+            console.print(f"{file.path}: the last line was torn, its {file.repaired} bytes are cut off", soft_wrap=True)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=console,
+    )  # fmt: skip
+    with bar:
+        progress = bar.add_task("episodes", total=len(config.scenes) * config.episodes)
+        collector.run(lambda: bar.update(progress, advance=1, description=f"{collector.samples.count} samples"))
+    samples, rejected = collector.samples, collector.rejected
+    print(f"{samples.path}: {samples.count} samples, {samples.count - samples.before} of them new")
+    if rejected.count:
+        print(f"{rejected.path}: {rejected.count} answers that can't be used, {rejected.count - rejected.before} new")
+    if collector.failed_episodes:
+        print(f"{collector.failed_episodes} episodes ended because the model gave no answer")
+    if isinstance(teacher, OpenAITeacher):
+        used = teacher.usage
+        print(f"{used.requests} requests, {used.cached} answers from the cache, {used.prompt_tokens} + "
+              f"{used.completion_tokens} tokens, cost {used.cost:.4f}")  # fmt: skip
+    return 0
+
+
+def _make_teacher(args: argparse.Namespace, stop: threading.Event) -> Teacher:
+    if args.teacher == "expert":
+        return ExpertAdapter(args.seed)
+    if args.teacher == "gguf":
+        path = check_model(Path(args.model) if args.model else default_model())
+        from smallplan_planner.slm import Slm, SlmError
+
+        try:
+            return GgufTeacher(Slm(path), path.name, use_grammar=not args.no_grammar)
+        except SlmError as error:
+            raise UserError(str(error)) from error
+    config = OpenAIConfig(
+        model=args.model or "",
+        base_url=args.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL,
+        temperature=args.temperature,
+        max_tokens=args.max_tokens,
+        timeout=args.timeout,
+        retries=args.retries,
+        prompt_price=args.prompt_price,
+        completion_price=args.completion_price,
+        cache=args.cache,
+    )
+    return OpenAITeacher(config, stop.wait)

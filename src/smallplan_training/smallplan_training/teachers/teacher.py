@@ -1,0 +1,81 @@
+"""What a teacher is: whoever answers a situation in the prompt's three lines. Here are the ones that run locally.
+
+The built-in expert reads the prompt's view, a GGUF model reads the prompt; `openai.py` asks an endpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from smallplan_planner.generation import Generator
+from smallplan_planner.grammar import build_grammar
+from smallplan_planner.prompt import Message, render
+from smallplan_planner.search import Situation
+from smallplan_training.teachers.expert import ExpertTeacher
+
+
+@dataclass(frozen=True)
+class TeacherAnswer:
+    """The answer as the teacher wrote it, not yet checked, and what it cost."""
+
+    text: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached: bool = False  # it was paid for before
+
+
+class Teacher(Protocol):
+    """May be asked from several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """The kind of teacher: expert, openai, gguf."""
+
+    @property
+    def model(self) -> str:
+        """Which model answers, '' where there is none."""
+
+    def answer(self, situation: Situation) -> TeacherAnswer:
+        """Answer the situation's prompt; raises `UserError` or `SlmError` when there will be no answer."""
+
+
+class ExpertAdapter:
+    """The built-in expert. The words of an answer follow from the prompt and `seed`, so that a rerun repeats them."""
+
+    name = "expert"
+    model = ""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._expert = ExpertTeacher()
+        self._seed = seed
+
+    def answer(self, situation: Situation) -> TeacherAnswer:
+        rng = random.Random(f"{self._seed}/{prompt_hash(render(situation.view))}")
+        return TeacherAnswer(self._expert.answer(situation.view, rng).render())
+
+
+class GgufTeacher:
+    """A local model through llama.cpp; with `use_grammar` every command it writes is one that is open."""
+
+    name = "gguf"
+
+    def __init__(self, slm: Generator, model: str, use_grammar: bool = True) -> None:
+        self._slm = slm
+        self._use_grammar = use_grammar
+        self.model = model
+
+    def answer(self, situation: Situation) -> TeacherAnswer:
+        grammar = build_grammar(situation.options, situation.names) if self._use_grammar else None
+        made = self._slm.generate(render(situation.view), grammar)
+        return TeacherAnswer(made.text, made.prompt_tokens, made.generated_tokens)
+
+
+def prompt_hash(messages: Sequence[Message]) -> str:
+    """64 hexadecimal digits that stand for a prompt."""
+    text = json.dumps([[message.role, message.content] for message in messages])
+    return hashlib.sha256(text.encode()).hexdigest()
