@@ -218,7 +218,7 @@ class Slm:
         return min(len(os.sched_getaffinity(0)), _MAX_THREADS)
 
     def _load_adapter(self, path: Path) -> None:
-        _check_file(path)
+        _check_file(path, "LoRA adapter")
         _log_lines.clear()
         adapter = llama_cpp.llama_adapter_lora_init(self._model, str(path).encode())
         if not adapter:
@@ -560,25 +560,26 @@ def _refuse_chat(message: str) -> None:
     raise TemplateError(message)
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, what: str = "model file") -> None:
     """Say in plain words what is wrong with a file that can't be a GGUF, before llama.cpp sees it."""
     if not path.exists():
-        raise SlmError(f"the model file {path} does not exist")
+        raise SlmError(f"the {what} {path} does not exist")
     if not path.is_file():
-        raise SlmError(f"the model file {path} is a folder; expected a .gguf file")
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise SlmError(f"the {what} {path} is {kind}; expected a .gguf file")
     try:
         with path.open("rb") as file:
             start = file.read(24)
     except OSError as error:
-        raise SlmError(f"the model file {path} can't be read: {error}") from error
+        raise SlmError(f"the {what} {path} can't be read: {error}") from error
     if not start:
-        raise SlmError(f"the model file {path} is empty")
+        raise SlmError(f"the {what} {path} is empty")
     if start.startswith(b"version https://git-lfs"[:24]):
-        raise SlmError(f"the model file {path} is a Git LFS pointer, not the model; run `git lfs pull`")
+        raise SlmError(f"the {what} {path} is a Git LFS pointer, not the file itself; run `git lfs pull`")
     if not start.startswith(b"GGUF"):
-        raise SlmError(f"the model file {path} is not a GGUF: it starts with {start[:4]!r} instead of b'GGUF'")
+        raise SlmError(f"the {what} {path} is not a GGUF: it starts with {start[:4]!r} instead of b'GGUF'")
     if len(start) < 24:
-        raise SlmError(f"the model file {path} is truncated: {len(start)} bytes, less than a GGUF header")
+        raise SlmError(f"the {what} {path} is truncated: {len(start)} bytes, less than a GGUF header")
 
 
 # llama.cpp's log: to logging, and the last errors into messages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -49,6 +50,9 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         Slm(tmp_path / "nowhere.gguf")
     with pytest.raises(SlmError, match="is a folder"):
         Slm(tmp_path)
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(SlmError, match="is no regular file"):
+        Slm(tmp_path / "pipe.gguf")
 
 
 @pytest.mark.parametrize("part", [0.02, 0.5, 0.99])
@@ -344,7 +348,7 @@ def test_an_adapter_for_another_model_is_refused(tiny_model: Any, tmp_path: Path
     write_tiny_lora(tmp_path / "lora.gguf", dim=32)
     with pytest.raises(SlmError, match=r"lora\.gguf is not a LoRA adapter for .*tiny\.gguf"):
         Slm(tiny_model.path, lora_path=tmp_path / "lora.gguf")
-    with pytest.raises(SlmError, match="does not exist"):
+    with pytest.raises(SlmError, match=r"the LoRA adapter .*none\.gguf does not exist"):
         Slm(tiny_model.path, lora_path=tmp_path / "none.gguf")
 
 
