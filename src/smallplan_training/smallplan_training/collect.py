@@ -125,7 +125,7 @@ class Collector:
         steps = count()
 
         def keep(situation: Situation, record: DecisionRecord, _: object) -> None:
-            self._keep(planner.text, situation, record, {**meta, "step": next(steps)})
+            self._keep(planner, situation, record, {**meta, "step": next(steps)})
 
         try:
             done = run_episode(HouseSearchEnv(max_steps=NO_LIMIT), episode, planner, self._config.search, keep)
@@ -135,10 +135,10 @@ class Collector:
             with self._lock:
                 self.failed_episodes += 1
 
-    def _keep(self, text: str, situation: Situation, record: DecisionRecord, where: dict[str, Any]) -> None:
+    def _keep(self, planner: _Planner, situation: Situation, record: DecisionRecord, where: dict[str, Any]) -> None:
         """Write the answer down: among the samples, or with the reason among the rejected."""
         labelled = self._config.states == "expert"
-        fault = _fault(text, situation) or ("" if labelled else record.refusal)
+        text, fault = planner.text, planner.fault or ("" if labelled else record.refusal)
         meta = {
             "teacher": self._teacher.name,
             "model": self._teacher.model,
@@ -165,9 +165,11 @@ class _Planner:
     def __init__(self, collector: Collector, driver: Policy | None) -> None:
         self._collector, self._driver = collector, driver
         self.text = ""  # of the teacher's last answer
+        self.fault = ""  # why that is no sample
 
     def decide(self, situation: Situation) -> Answer:
         self.text = self._collector.ask(situation)
+        self.fault = _fault(self.text, situation)  # now: once the action is executed, things may be called otherwise
         if self._driver is not None:
             return self._driver.decide(situation)
         try:

@@ -20,6 +20,7 @@ from smallplan_training import cli
 from smallplan_training.collect import CollectConfig, Collector
 from smallplan_training.errors import UserError
 from smallplan_training.samples import Sample, SampleFile, read_samples
+from smallplan_training.scenes import resolve_scenes
 from smallplan_training.teachers.teacher import ExpertAdapter, TeacherAnswer, prompt_hash
 
 KEY = "sk-secret-0123456789"
@@ -157,6 +158,14 @@ def test_the_expert_can_plan_while_the_teacher_labels(house_file: Path, tmp_path
     assert met[0] == met[1] and collector.rejected.count == 0
     assert {sample.answer for sample in read_samples(labels)} == {text}
     assert {sample.meta["outcome"] for sample in read_samples(labels)} == {"not executed"}
+
+
+def test_what_was_executed_is_no_fault_when_a_room_is_named_afterwards(tmp_path: Path) -> None:
+    house_file = resolve_scenes(["train"])[0]  # its rooms get their names as they are explored
+    collector = collect(Counting(), house_file, tmp_path / "samples.jsonl", episodes=3)
+    samples = list(read_samples(collector.samples.path))
+    assert any("(room" in sample.answer for sample in samples)
+    assert collector.rejected.count == 0
 
 
 def test_limit_counts_what_was_there_before(house_file: Path, tmp_path: Path) -> None:
