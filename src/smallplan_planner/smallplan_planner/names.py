@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from smallplan_planner.scene_graph import SceneGraph, SceneObject
+from smallplan_planner.scene_graph import SceneGraph, SceneObject, distance_key
 from smallplan_planner.synonyms import canonical
 
 MAX_NAME_LENGTH = 40
@@ -21,6 +21,7 @@ UNCERTAIN_ROOM = "other room"
 
 _MAX_LABEL_LENGTH = 400  # more of a label is never read: nobody calls a thing by more words
 _CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_COUNTER = re.compile(r"-\d+$")
 _TRAILING_NUMBER = re.compile(r"(?:(?<=\w{3})|(?<=\s))\d+$")
 
 
@@ -43,6 +44,11 @@ def sanitise(label: str, fallback: str = "object") -> str:
     return normalise(label)[:MAX_NAME_LENGTH].strip() or fallback
 
 
+def without_counter(name: str) -> str:
+    """A name without its counter: `mug` of `mug-2`."""
+    return _COUNTER.sub("", name)
+
+
 def matches_target(label: str, target: str) -> bool:
     """Whether a thing labelled `label` is what somebody asks for with `target`, synonyms included."""
     return bool(normalise(target)) and canonical(normalise(label)) == canonical(normalise(target))
@@ -53,7 +59,7 @@ def find_matches(graph: SceneGraph, target: str) -> list[SceneObject]:
     if target in graph.object_by_id:
         return [graph.object_by_id[target]]
     found = [obj for obj in graph.objects if matches_target(obj.label, target)]
-    return sorted(found, key=lambda obj: (obj.distance if obj.distance == obj.distance else float("inf"), obj.id))
+    return sorted(found, key=lambda obj: (distance_key(obj.distance), obj.id))
 
 
 class NameBook:

@@ -7,7 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class Sample:
 
     messages: tuple[Message, ...]  # system, user
     answer: str
-    meta: dict[str, Any]
+    meta: dict[str, Any] = field(default_factory=dict)
 
 
 def read_samples(path: Path) -> Iterator[Sample]:
@@ -43,9 +43,9 @@ def _parse_line(line: bytes, where: str) -> Sample:
         data = json.loads(line)
     except ValueError as error:
         raise UserError(f"{where}: not JSON ({error}); remove or mend the line") from error
-    for field, kind in (("messages", list), ("meta", dict)):
-        if not isinstance(data, dict) or not isinstance(data.get(field), kind):
-            raise UserError(f"{where}: no field {field!r}; expected an object with 'messages' (list), 'meta' (object)")
+    for name, kind in (("messages", list), ("meta", dict)):
+        if not isinstance(data, dict) or not isinstance(data.get(name), kind):
+            raise UserError(f"{where}: no field {name!r}; expected an object with 'messages' (list), 'meta' (object)")
     messages = data["messages"]
     roles = tuple(message.get("role") if isinstance(message, dict) else None for message in messages)
     if roles != ROLES:

@@ -14,19 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smallplan_planner.prompt import Message
 from smallplan_training.nano.tokenizer import NanoTokenizer
+from smallplan_training.samples import Sample
 
 _POOL = 40  # batches whose samples are sorted by length together
 _MULTIPLE = 8  # lengths are padded to a multiple of this
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A prompt with the answer that is to be learnt."""
-
-    messages: tuple[Message, ...]
-    answer: str
 
 
 @dataclass(frozen=True)

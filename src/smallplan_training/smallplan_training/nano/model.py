@@ -201,9 +201,6 @@ class NanoModel(nn.Module):
             }
         self.load_state_dict(own)
 
-    def count_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.parameters())
-
 
 def _heads(x: Tensor, heads: int) -> Tensor:
     """(B, T, heads * C) to (B, heads, T, C)."""

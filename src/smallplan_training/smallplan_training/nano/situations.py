@@ -18,8 +18,8 @@ from smallplan_planner.policies import Policy
 from smallplan_planner.priors import Priors
 from smallplan_planner.prompt import PromptView, render
 from smallplan_planner.search import Answer, SearchConfig, Situation
-from smallplan_training.nano.data import Sample
 from smallplan_training.rollout import run_episode
+from smallplan_training.samples import Sample
 from smallplan_training.simulators.house.env import HouseSearchEnv
 from smallplan_training.simulators.house.episodes import NoEpisode, draw_episode
 from smallplan_training.simulators.house.generator import generate_house

@@ -9,13 +9,11 @@ DeGroot, Optimal Statistical Decisions, 1970, 14.5). It never sees metres, only 
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from smallplan_planner.actions import ActionKind
-from smallplan_planner.names import matches_target
+from smallplan_planner.names import matches_target, without_counter
 from smallplan_planner.priors import Place, Priors, load_priors
 from smallplan_planner.prompt import MAX_HINTS, Option, PromptView
 from smallplan_planner.response import Response
@@ -38,8 +36,6 @@ CONTAINERS_IN_A_HOUSE = 50  # over which a surprise in something closed spreads
 ROOMS_IN_A_HOUSE = 7
 IN_CLOSED = 0.5  # share of small things that are in something closed
 UNSEEN_PART = 0.35  # share of a room that is still to be seen when it is partly unexplored
-
-_COUNTER = re.compile(r"-\d+$")
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ class ExpertTeacher:
         self._priors = priors or load_priors()
 
     def answer(self, view: PromptView, rng: random.Random) -> Response:
-        matches = _listed(view) if view.matches is None else view.matches
+        matches = listed_matches(view, view.target) if view.matches is None else view.matches
         if matches:
             room, name = matches[0]
             return _found(view, room, name, rng)
@@ -134,7 +130,7 @@ class ExpertTeacher:
         found = []
         for room in view.rooms:
             for obj in room.objects:
-                furniture = self._priors.furniture_type(_stem(obj.name))
+                furniture = self._priors.furniture_type(without_counter(obj.name))
                 if furniture and self._priors.furniture[furniture].surface:
                     usual = belief.at(self._type_of(room.name), furniture, "on")
                     if usual or not belief.known:
@@ -152,7 +148,7 @@ class ExpertTeacher:
             return probability, metres + ENTER_COST + (OPEN_COST if is_door else 0.0), usual
         if not option.name:
             return self._in_unseen_part(room, belief), metres, belief.in_room(room) > 0
-        furniture = self._priors.furniture_type(_stem(option.name))
+        furniture = self._priors.furniture_type(without_counter(option.name))
         expected = belief.at(room, furniture, "in")
         probability = SURPRISE * IN_CLOSED / CONTAINERS_IN_A_HOUSE
         if expected:
@@ -186,7 +182,7 @@ class ExpertTeacher:
         return max(1.0, sum(low + high for low, high in counts) / (2.0 if room in rooms else 1.0))
 
     def _type_of(self, room_name: str) -> str:
-        return self._priors.room_type(_stem(room_name))
+        return self._priors.room_type(without_counter(room_name))
 
 
 class ExpertPolicy:
@@ -211,13 +207,10 @@ def _leads_on(door: Option, view: PromptView) -> bool:
     return sum(other.name == door.name for other in view.doors) == 1
 
 
-def _stem(name: str) -> str:
-    return _COUNTER.sub("", name)
-
-
-def _listed(view: PromptView) -> tuple[tuple[str, str], ...]:
-    """The matches of the target that the prompt lists without saying so."""
-    return tuple((r.name, o.name) for r in view.rooms for o in r.objects if matches_target(_stem(o.name), view.target))
+def listed_matches(view: PromptView, target: str) -> tuple[tuple[str, str], ...]:
+    """(room, object) of what the prompt lists that is the target, whether it says so or not."""
+    things = ((room.name, obj.name) for room in view.rooms for obj in room.objects)
+    return tuple((room, name) for room, name in things if matches_target(without_counter(name), target))
 
 
 def _same_twice(view: PromptView) -> bool:
@@ -258,13 +251,9 @@ def _reason(view: PromptView, best: Candidate, rng: random.Random) -> str:
     else:
         thing, act = f"unexplored space in {option.room}", "look there"
     if best.usual and (option in view.doors or option.leads_out):
-        why = _choice(rng, ("a usual room is not found yet", f"the {target} may be in a room not yet seen"))
+        why = rng.choice(("a usual room is not found yet", f"the {target} may be in a room not yet seen"))
     elif best.usual:
-        why = _choice(rng, (f"a usual place of the {target}", f"the {target} is often kept there"))
+        why = rng.choice((f"a usual place of the {target}", f"the {target} is often kept there"))
     else:
-        why = _choice(rng, (f"it is {option.distance}", "the usual places are not at hand"))
+        why = rng.choice((f"it is {option.distance}", "the usual places are not at hand"))
     return f"{thing}: {why}, so I {act}."
-
-
-def _choice(rng: random.Random, texts: Iterable[str]) -> str:
-    return rng.choice(tuple(texts))

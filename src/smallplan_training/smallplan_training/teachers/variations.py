@@ -14,12 +14,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from smallplan_planner.actions import ActionKind
-from smallplan_planner.names import MAX_NAME_LENGTH, matches_target, normalise
+from smallplan_planner.names import MAX_NAME_LENGTH, normalise, without_counter
 from smallplan_planner.priors import Priors
 from smallplan_planner.prompt import Hint, ObjectView, Option, PastAction, PromptView, RoomView, known_places
 from smallplan_planner.synonyms import canonical, words_for
+from smallplan_training.teachers.expert import listed_matches
 
-_COUNTER = re.compile(r"-\d+$")
 _ARGUMENTS = re.compile(r"\(([^()]*)\)")
 _ONSETS = (
     *("b", "br", "ch", "d", "dr", "f", "fl", "g", "gl", "h", "j", "k", "kr", "l", "m", "n", "p", "pl", "qu", "r"),
@@ -43,18 +43,17 @@ def made_up_word(rng: random.Random) -> str:
 def retarget(view: PromptView, target: str, priors: Priors) -> PromptView:
     """The same situation when `target` is asked for; matches and common knowledge follow."""
     name = normalise(target)
-    found = [(r.name, o.name) for r in view.rooms for o in r.objects if matches_target(_stem(o.name), name)]
     return replace(
         view,
         target=name,
-        matches=None if view.matches is None else tuple(found),
+        matches=None if view.matches is None else listed_matches(view, name),
         hints=None if view.hints is None else known_places(priors, name),
     )
 
 
 def random_target(view: PromptView, priors: Priors, rng: random.Random, found: float = 0.12) -> str:
     """A target to ask for: with probability `found` something that is listed, else mostly known things."""
-    listed = sorted({_stem(obj.name) for room in view.rooms for obj in room.objects})
+    listed = sorted({without_counter(obj.name) for room in view.rooms for obj in room.objects})
     if listed and rng.random() < found:
         return rng.choice(listed)
     word = rng.choice(sorted(priors.objects)) if rng.random() < 0.93 else made_up_word(rng)
@@ -67,8 +66,8 @@ def random_target(view: PromptView, priors: Priors, rng: random.Random, found: f
 
 def rename(view: PromptView, rng: random.Random, priors: Priors, share: float = 0.4) -> PromptView:
     """The same situation with a share of the things called otherwise: synonyms for furniture, any word for the rest."""
-    stems = sorted({_stem(obj.name) for room in view.rooms for obj in room.objects})
-    taken = set(stems) | {_stem(room.name) for room in view.rooms} | {"door", "room"}
+    stems = sorted({without_counter(obj.name) for room in view.rooms for obj in room.objects})
+    taken = set(stems) | {without_counter(room.name) for room in view.rooms} | {"door", "room"}
     new: dict[str, str] = {}
     for stem in stems:
         if rng.random() >= share:
@@ -116,7 +115,7 @@ def from_record(data: Mapping[str, Any]) -> PromptView:
 
 def _with_names(view: PromptView, new: Mapping[str, str]) -> PromptView:
     def name(old: str) -> str:
-        stem = _stem(old)
+        stem = without_counter(old)
         return new.get(stem, stem) + old[len(stem) :]
 
     def past(item: PastAction) -> PastAction:
@@ -135,7 +134,3 @@ def _with_names(view: PromptView, new: Mapping[str, str]) -> PromptView:
         containers=options(view.containers),
         matches=None if view.matches is None else tuple((room, name(item)) for room, item in view.matches),
     )
-
-
-def _stem(name: str) -> str:
-    return _COUNTER.sub("", name)

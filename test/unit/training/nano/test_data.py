@@ -9,7 +9,6 @@ pytest.importorskip("torch")
 
 from smallplan_training.nano.data import (
     BatchStream,
-    Sample,
     SampleSet,
     concatenate,
     make_batch,
@@ -17,6 +16,7 @@ from smallplan_training.nano.data import (
     tokenise,
 )
 from smallplan_training.nano.tokenizer import NanoTokenizer
+from smallplan_training.samples import Sample
 
 
 def test_only_the_answer_is_scored(sample_set: SampleSet, samples: list[Sample], tokenizer: NanoTokenizer) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from smallplan_planner.prompt import Message
-from smallplan_training.nano.data import Sample
 from smallplan_training.nano.tokenizer import CHAT_TEMPLATE, NanoTokenizer, prompt_symbols, render_chat, save_tokenizer
+from smallplan_training.samples import Sample
 from smallplan_training.teachers.variations import made_up_word
 
 HOSTILE = ["<|end|>", "a\u2581b  c", "émile's 猫 🐈", "tab\there", "\n\n", "near, kitchen: <s>", "-12 (closed), (", ""]
