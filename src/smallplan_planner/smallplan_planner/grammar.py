@@ -30,7 +30,7 @@ class CommandGrammar:
     @cached_property
     def gbnf(self) -> str:
         """The grammar in llama.cpp's notation; its rule `root` is a space and one of the commands."""
-        return f'root ::= " " ({_alternatives(sorted(set(self.commands)))})\n'
+        return f'root ::= " " ({alternatives(sorted(set(self.commands)))})\n'
 
     def complete(self, prefix: bytes) -> str | None:
         """The only command that starts with `prefix` (UTF-8, it may end within a character), None when several do.
@@ -56,7 +56,7 @@ def build_grammar(options: Iterable[Action], names: NameBook) -> CommandGrammar:
     return CommandGrammar(tuple(format_command(action, names) for action in options))
 
 
-def _alternatives(words: Sequence[str]) -> str:
+def alternatives(words: Sequence[str]) -> str:
     """Sorted, distinct words as GBNF, split into groups by their first character."""
     return " | ".join(_sequence(group) for group in _groups(words))
 
@@ -65,7 +65,7 @@ def _sequence(words: Sequence[str]) -> str:
     """Words that share their first character: what they have in common, then what sets them apart."""
     common = _common_beginning(words[0], words[-1])
     rests = [word[len(common) :] for word in words]
-    return _literal(common) if len(rests) == 1 else f"{_literal(common)} ({_alternatives(rests)})"
+    return _literal(common) if len(rests) == 1 else f"{_literal(common)} ({alternatives(rests)})"
 
 
 def _common_beginning(first: str, last: str) -> str:

@@ -1,0 +1,54 @@
+"""What the model reads and answers to name a room: a short prompt of its own, apart from the decisions.
+
+The model is told what was seen in the room and answers with one of the room types, `other room` when uncertain.
+A room in which nothing with a name was seen is no question: it is `other room` without asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from smallplan_planner.actions import ParseError
+from smallplan_planner.grammar import alternatives
+from smallplan_planner.names import MAX_NAME_LENGTH, UNCERTAIN_ROOM, normalise
+from smallplan_planner.prompt import Message
+
+MAX_WORDS = 40
+"""Things that one question lists; more tell a model nothing new."""
+
+
+def room_words(labels: Iterable[str]) -> tuple[str, ...]:
+    """What a question lists for these labels: their distinct words, sorted, at most `MAX_WORDS`; '' never."""
+    words = {normalise(label)[:MAX_NAME_LENGTH].strip() for label in labels} - {""}
+    return tuple(sorted(words)[:MAX_WORDS])
+
+
+def render_room(labels: Iterable[str], room_types: Sequence[str]) -> list[Message]:
+    """The question as chat messages; raises ValueError when no label has a letter or digit: don't ask then."""
+    words = room_words(labels)
+    if not words:
+        raise ValueError("a room in which nothing was seen is not asked about; it is `other room`")
+    types = ", ".join(room_answers(room_types))
+    return [
+        Message("system", f"You name a room of a house by what was seen in it. Answer with one room type:\n{types}."),
+        Message("user", f"Seen: {', '.join(words)}.\nRoom type:"),
+    ]
+
+
+def room_answers(room_types: Sequence[str]) -> tuple[str, ...]:
+    """Everything that may be answered: the room types and, last, `other room`."""
+    return (*room_types, UNCERTAIN_ROOM)
+
+
+def parse_room(text: str, room_types: Sequence[str]) -> str:
+    """The room type that was answered, in any case and with or without a full stop; raises `ParseError`."""
+    answer = " ".join(text.split()).rstrip(".").lower()
+    if answer not in room_answers(room_types):
+        shown = answer if len(answer) <= 40 else answer[:40] + "…"
+        raise ParseError(f"the answer {shown!r} is no room type; expected one of {', '.join(room_answers(room_types))}")
+    return answer
+
+
+def room_grammar(room_types: Sequence[str]) -> str:
+    """The room types and `other room` as GBNF, and nothing else; the answer starts without a space."""
+    return f"root ::= {alternatives(sorted(set(room_answers(room_types))))}\n"
