@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from smallplan_training.nano.checkpoint import load_checkpoint, save_checkpoint
+from smallplan_training.checkpoint import load_checkpoint, save_checkpoint
 from smallplan_training.nano.data import Batch, BatchStream, SampleSet, make_batch, plan_epoch
 from smallplan_training.nano.model import NanoModel
 

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from smallplan_training.nano.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
+from smallplan_training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from smallplan_training.nano.checkpoint_folder import load_folder, save_folder  # noqa: E402
 from smallplan_training.nano.data import SampleSet  # noqa: E402
 from smallplan_training.nano.model import ModelConfig, NanoModel  # noqa: E402

@@ -5,29 +5,46 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from smallplan_training.errors import UserError
+
 PART_BYTES = 15 * 2**20
 _INDEX = "index.json"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Replace the checkpoint in `folder`. A crash at any moment leaves the old one or the new one."""
+    """Replace the checkpoint in `folder`. A crash at any moment leaves the old one or the new one.
+
+    Raises `UserError` that names the file and the remedy when it can't be written (a full disk); the old one stays.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getbuffer()
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    parts = range(0, len(data), PART_BYTES)
-    for number, begin in enumerate(parts):
-        (new / f"part-{number:03d}").write_bytes(data[begin : begin + PART_BYTES])
-    index = {"parts": len(parts), "sha256": hashlib.sha256(data).hexdigest()}
-    (new / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+    path = new
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        parts = range(0, len(data), PART_BYTES)
+        for number, begin in enumerate(parts):
+            path = new / f"part-{number:03d}"
+            _write(path, data[begin : begin + PART_BYTES])
+        path = new / _INDEX
+        index = {"parts": len(parts), "sha256": hashlib.sha256(data).hexdigest()}
+        _write(path, json.dumps(index).encode())
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        kept = f"the one before it is whole in {folder}" if folder.exists() else "there is none before it"
+        raise UserError(
+            f"can't write the checkpoint {path} ({len(data) / 2**20:.1f} MiB in all): {error.strerror}; {kept}. "
+            "Make room on that disk and run the same command again: it goes on from there"
+        ) from error
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
@@ -49,3 +66,11 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         raise ValueError(f"{found}: the checkpoint is damaged ({missing or 'wrong checksum'}); delete it to start anew")
     state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return dict(state)
+
+
+def _write(path: Path, data: bytes | memoryview) -> None:
+    """Write and sync: a disk that is full says so now, and not when the old checkpoint is gone."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
