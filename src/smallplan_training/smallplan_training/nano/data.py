@@ -1,61 +1,14 @@
-"""Samples for training: token ids on disk and in memory, and batches of like length that can be resumed anywhere.
-
-A sample is a prompt and its answer; only the answer is scored (the prompt too, with a small weight, where asked).
-B samples, T positions, A answer positions.
-"""
+"""The default model's samples as token ids; what is made of them is in `token_batches.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from smallplan_training.nano.tokenizer import NanoTokenizer
 from smallplan_training.samples import Sample
-
-_POOL = 40  # batches whose samples are sorted by length together
-_MULTIPLE = 8  # lengths are padded to a multiple of this
-
-
-@dataclass(frozen=True)
-class SampleSet:
-    """Tokenised samples: sample i is `ids[starts[i]:starts[i + 1]]`, its first `prompts[i]` ids are the prompt."""
-
-    ids: np.ndarray  # (total,) uint16
-    starts: np.ndarray  # (samples + 1,) int64
-    prompts: np.ndarray  # (samples,) int32
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.starts)
-
-    def save(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part.npz")
-        np.savez(part, ids=self.ids, starts=self.starts, prompts=self.prompts)
-        part.replace(path)
-
-    @classmethod
-    def load(cls, path: Path) -> SampleSet:
-        with np.load(path) as data:
-            return cls(data["ids"], data["starts"], data["prompts"])
-
-    def take(self, indices: np.ndarray) -> SampleSet:
-        """The samples at `indices`, in that order."""
-        parts = [self.ids[self.starts[i] : self.starts[i + 1]] for i in indices]
-        return _pack(parts, self.prompts[indices])
-
-    def split(self, held_out: int, seed: int) -> tuple[SampleSet, SampleSet]:
-        """(the rest, `held_out` samples drawn at random)."""
-        order = np.random.default_rng(seed).permutation(len(self))
-        return self.take(order[held_out:]), self.take(order[:held_out])
+from smallplan_training.token_batches import SampleSet, pack
 
 
 def tokenise(samples: Iterable[Sample], tokenizer: NanoTokenizer, max_tokens: int) -> SampleSet:
@@ -67,114 +20,4 @@ def tokenise(samples: Iterable[Sample], tokenizer: NanoTokenizer, max_tokens: in
         if len(ids) <= max_tokens:
             parts.append(np.asarray(ids, dtype=np.uint16))
             prompts.append(len(prompt))
-    return _pack(parts, np.asarray(prompts, dtype=np.int32))
-
-
-def concatenate(sets: Sequence[SampleSet]) -> SampleSet:
-    """All samples of several sets."""
-    lengths = np.concatenate([part.lengths for part in sets])
-    return SampleSet(
-        ids=np.concatenate([part.ids for part in sets]),
-        starts=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
-        prompts=np.concatenate([part.prompts for part in sets]),
-    )
-
-
-def _pack(parts: Sequence[np.ndarray], prompts: np.ndarray) -> SampleSet:
-    starts = np.concatenate(([0], np.cumsum([len(part) for part in parts]))).astype(np.int64)
-    ids = np.concatenate(parts) if len(parts) else np.zeros(0, dtype=np.uint16)
-    return SampleSet(ids, starts, np.asarray(prompts, dtype=np.int32))
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Right-padded samples. Position `scored[b, a]` predicts `targets[b, a]`; `weights` is 0 on padding."""
-
-    ids: Tensor  # (B, T) int64
-    scored: Tensor  # (B, A) int64
-    targets: Tensor  # (B, A) int64
-    weights: Tensor  # (B, A) float32
-
-    def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, name).to(device) for name in ("ids", "scored", "targets", "weights")))
-
-    @property
-    def samples(self) -> int:
-        return len(self.ids)
-
-
-def make_batch(data: SampleSet, indices: Sequence[int], pad_id: int, prompt_weight: float = 0.0) -> Batch:
-    """Batch of some samples. With a `prompt_weight` every position is scored, those of the prompt with that weight."""
-    lengths = [int(data.starts[i + 1] - data.starts[i]) for i in indices]
-    first = [0 if prompt_weight else int(data.prompts[i]) - 1 for i in indices]
-    width = _round_up(max(lengths))
-    scored_width = _round_up(max(length - 1 - begin for length, begin in zip(lengths, first, strict=True)))
-    ids = np.full((len(indices), width), pad_id, dtype=np.int64)
-    scored = np.zeros((len(indices), scored_width), dtype=np.int64)
-    targets = np.full((len(indices), scored_width), pad_id, dtype=np.int64)
-    weights = np.zeros((len(indices), scored_width), dtype=np.float32)
-    for row, (index, length, begin) in enumerate(zip(indices, lengths, first, strict=True)):
-        sample = data.ids[data.starts[index] : data.starts[index + 1]]
-        count = length - 1 - begin
-        ids[row, :length] = sample
-        scored[row, :count] = np.arange(begin, length - 1)
-        targets[row, :count] = sample[begin + 1 :]
-        weights[row, :count] = 1.0
-        if prompt_weight:
-            weights[row, : data.prompts[index] - 1] = prompt_weight
-    return Batch(*(torch.from_numpy(array) for array in (ids, scored, targets, weights)))
-
-
-def plan_epoch(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int) -> list[list[int]]:
-    """The batches of one epoch, as sample indices: like lengths together, otherwise random (by `seed`)."""
-    rng = np.random.default_rng((seed, epoch))
-    order = rng.permutation(len(lengths))
-    pool = max(1, int(_POOL * batch_tokens / max(1.0, float(np.mean(lengths)))))
-    batches: list[list[int]] = []
-    for begin in range(0, len(order), pool):
-        chunk = order[begin : begin + pool]
-        batch: list[int] = []
-        for index in chunk[np.argsort(lengths[chunk], kind="stable")]:
-            if batch and (len(batch) + 1) * _round_up(int(lengths[index])) > batch_tokens:
-                batches.append(batch)
-                batch = []
-            batch.append(int(index))
-        batches.append(batch)
-    return [batches[i] for i in rng.permutation(len(batches))]
-
-
-class BatchStream:
-    """Endless batches over a sample set; `state` is where it stands, and all that is needed to go on from there."""
-
-    def __init__(self, data: SampleSet, batch_tokens: int, seed: int, pad_id: int, prompt_weight: float = 0.0) -> None:
-        if not len(data):
-            raise ValueError("a sample set without samples; expected at least one")
-        self._data, self._batch_tokens, self._seed = data, batch_tokens, seed
-        self._pad_id, self._prompt_weight = pad_id, prompt_weight
-        self.epoch, self._next = 0, 0
-        self._plan = plan_epoch(data.lengths, batch_tokens, seed, 0)
-
-    @property
-    def state(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "next": self._next, "samples": len(self._data)}
-
-    def restore(self, state: dict[str, int]) -> None:
-        """Go on from a `state`; raises ValueError when it belongs to other data."""
-        if state["samples"] != len(self._data):
-            raise ValueError(f"the checkpoint is of {state['samples']} samples, the data has {len(self._data)}")
-        self.epoch, self._next = state["epoch"], state["next"]
-        self._plan = plan_epoch(self._data.lengths, self._batch_tokens, self._seed, self.epoch)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        if self._next == len(self._plan):
-            self.epoch, self._next = self.epoch + 1, 0
-            self._plan = plan_epoch(self._data.lengths, self._batch_tokens, self._seed, self.epoch)
-        self._next += 1
-        return make_batch(self._data, self._plan[self._next - 1], self._pad_id, self._prompt_weight)
-
-
-def _round_up(length: int) -> int:
-    return -(-length // _MULTIPLE) * _MULTIPLE
+    return pack(parts, prompts)

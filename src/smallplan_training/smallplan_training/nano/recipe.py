@@ -37,7 +37,7 @@ from smallplan_training import export
 from smallplan_training.errors import UserError
 from smallplan_training.evaluate import EvaluateConfig, report_all, run_tasks
 from smallplan_training.nano.checkpoint_folder import load_folder, save_folder
-from smallplan_training.nano.data import SampleSet, concatenate, tokenise
+from smallplan_training.nano.data import tokenise
 from smallplan_training.nano.model import ModelConfig, NanoModel
 from smallplan_training.nano.situations import (
     EPISODES_PER_HOUSE,
@@ -53,6 +53,7 @@ from smallplan_training.nano.train import TrainConfig, Trainer
 from smallplan_training.policy_factory import PolicyOptions, make_policy
 from smallplan_training.scenes import resolve_scenes
 from smallplan_training.teachers.variations import made_up_word
+from smallplan_training.token_batches import SampleSet, concatenate
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from smallplan_training.checkpoint import load_checkpoint, save_checkpoint
-from smallplan_training.nano.data import Batch, BatchStream, SampleSet, make_batch, plan_epoch
 from smallplan_training.nano.model import NanoModel
+from smallplan_training.token_batches import Batch, BatchStream, SampleSet, make_batch, plan_epoch
 
 logger = logging.getLogger(__name__)
 

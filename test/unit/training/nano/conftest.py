@@ -7,11 +7,12 @@ from itertools import islice
 import pytest
 
 from smallplan_planner.priors import load_priors
-from smallplan_training.nano.data import SampleSet, tokenise
+from smallplan_training.nano.data import tokenise
 from smallplan_training.nano.model import ModelConfig
 from smallplan_training.nano.situations import imagined_samples
 from smallplan_training.nano.tokenizer import NanoTokenizer, train_tokenizer
 from smallplan_training.samples import Sample
+from smallplan_training.token_batches import SampleSet
 
 VOCABULARY = 2000
 

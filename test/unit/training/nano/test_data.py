@@ -7,16 +7,16 @@ import pytest
 
 pytest.importorskip("torch")
 
-from smallplan_training.nano.data import (
+from smallplan_training.nano.data import tokenise
+from smallplan_training.nano.tokenizer import NanoTokenizer
+from smallplan_training.samples import Sample
+from smallplan_training.token_batches import (
     BatchStream,
     SampleSet,
     concatenate,
     make_batch,
     plan_epoch,
-    tokenise,
 )
-from smallplan_training.nano.tokenizer import NanoTokenizer
-from smallplan_training.samples import Sample
 
 
 def test_only_the_answer_is_scored(sample_set: SampleSet, samples: list[Sample], tokenizer: NanoTokenizer) -> None:

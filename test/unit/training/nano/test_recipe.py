@@ -18,7 +18,6 @@ from smallplan_planner.resources import DEFAULT_MODEL, resource
 from smallplan_planner.response import parse_response
 from smallplan_planner.search import SearchConfig
 from smallplan_training.errors import UserError
-from smallplan_training.nano.data import SampleSet
 from smallplan_training.nano.model import ModelConfig
 from smallplan_training.nano.recipe import PhaseConfig, Recipe, RecipeConfig, load_recipe
 from smallplan_training.nano.situations import (
@@ -34,6 +33,7 @@ from smallplan_training.nano.train import TrainConfig
 from smallplan_training.samples import Sample
 from smallplan_training.teachers.expert import ExpertPolicy, ExpertTeacher
 from smallplan_training.teachers.imagined import imagine
+from smallplan_training.token_batches import SampleSet
 
 PRIORS = load_priors()
 

@@ -9,10 +9,10 @@ torch = pytest.importorskip("torch")
 
 from smallplan_training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from smallplan_training.nano.checkpoint_folder import load_folder, save_folder  # noqa: E402
-from smallplan_training.nano.data import SampleSet  # noqa: E402
 from smallplan_training.nano.model import ModelConfig, NanoModel  # noqa: E402
 from smallplan_training.nano.tokenizer import NanoTokenizer  # noqa: E402
 from smallplan_training.nano.train import TrainConfig, Trainer  # noqa: E402
+from smallplan_training.token_batches import SampleSet  # noqa: E402
 
 CONFIG = TrainConfig(
     steps=8, batch_tokens=4096, warm_up=2, decay=0.5, workers=2, device="cpu", log_every=2, validate_every=4
