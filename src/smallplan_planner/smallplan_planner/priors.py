@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -55,7 +55,7 @@ class Priors:
 
     def places(self, label: str) -> tuple[Place, ...]:
         """Where a thing of this label is kept, most likely first; empty when nothing is known about it."""
-        prior = self.objects.get(self._known_object(label))
+        prior = self.objects.get(_known_word(label, self.objects))
         return prior.places if prior is not None else ()
 
     def room_type(self, label: str) -> str:
@@ -71,33 +71,20 @@ class Priors:
     def classify_room(self, labels: Iterable[str], certainty: float = 0.6) -> str:
         """The most likely type of a room in which things with these labels were seen.
 
-        Naive Bayes over furniture and objects with a uniform prior; `other room` when no type reaches
-        `certainty` or nothing that was seen is known.
+        Naive Bayes over furniture and objects with a uniform prior; words that are not known count for nothing,
+        `old sofa` counts as a sofa. `other room` when no type reaches `certainty` or nothing is known.
         """
         score = dict.fromkeys(self.rooms, 0.0)
-        known = 0
-        for word in {canonical(normalise(label)) for label in labels}:
-            likelihood = self._room_likelihood.get(word)
-            if likelihood is None:
-                continue
-            known += 1
+        known = {_known_word(label, self._room_likelihood) for label in labels} - {""}
+        for word in sorted(known):
             for room in self.rooms:
-                score[room] += math.log(likelihood.get(room, 0.0) + 0.02)
+                score[room] += math.log(self._room_likelihood[word].get(room, 0.0) + 0.02)
         if not known:
             return UNCERTAIN_ROOM
         top = max(score.values())
         total = sum(math.exp(value - top) for value in score.values())
         best = max(self.rooms, key=lambda room: score[room])
         return best if 1.0 / total >= certainty else UNCERTAIN_ROOM
-
-    def _known_object(self, label: str) -> str:
-        """The object word for a label: the label's own, or its last words (`blue mug` is a mug)."""
-        words = normalise(label).split()
-        for start in range(len(words)):
-            word = canonical(" ".join(words[start:]))
-            if word in self.objects:
-                return word
-        return ""
 
     @cached_property
     def _room_likelihood(self) -> dict[str, dict[str, float]]:
@@ -110,6 +97,16 @@ class Priors:
             for place in obj.places:
                 table[name][place.room] = table[name].get(place.room, 0.0) + 0.5 * place.p
         return dict(table)
+
+
+def _known_word(label: str, known: Container[str]) -> str:
+    """The known word for a label: the label's own, or its last words (`blue mug` is a mug); '' when there is none."""
+    words = normalise(label).split()
+    for start in range(len(words)):
+        word = canonical(" ".join(words[start:]))
+        if word in known:
+            return word
+    return ""
 
 
 def parse_priors(path: Path) -> Priors:
