@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": ("smallplan_training.evaluate", "measure policies on houses: success, SPL, distance, retrials"),
     "collect": ("smallplan_training.collect", "let a teacher plan, and keep its answers as samples to train on"),
     "bench": ("smallplan_training.bench", "measure time and memory of a decision"),
+    "probe": ("smallplan_training.probe", "minimal pairs: what the model masters, one skill at a time"),
     "probe-flip": ("smallplan_training.flip", "flip one decisive fact in prompts: does the model follow?"),
     "nano": ("smallplan_training.nano.recipe", "build the default model from nothing (needs PyTorch)"),
 }

@@ -1,0 +1,1 @@
+"""Minimal pairs that test apart what a small model does not learn by itself: `smallplan probe` asks them."""
