@@ -204,11 +204,11 @@ def ppo_loss(
     with torch.no_grad():
         ratio = log_ratio.exp()
         stats = PpoStats(
-            loss=float(loss),
-            policy_loss=float(policy),
-            value_loss=float(value),
-            kl=float(kl),
-            entropy=float(spread),
+            loss=float(loss.detach()),
+            policy_loss=float(policy.detach()),
+            value_loss=float(value.detach()),
+            kl=float(kl.detach()),
+            entropy=float(spread.detach()),
             clip_fraction=float(((ratio - 1).abs() > config.clip).float().mean()),
             approx_kl=float((ratio - 1 - log_ratio).mean()),
         )
