@@ -17,7 +17,7 @@ import importlib.util
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class BaseOptions:
     dtype: str = "auto"  # of the base: bfloat16, float32; auto = bfloat16 on a GPU, the recipe's on a CPU
     quantisation: str = "auto"  # nf4, none; auto = the recipe's on a GPU, none on a CPU
     seed: int = 0  # of the adapters' first weights
+    lora: Mapping[str, Any] = field(default_factory=dict)  # rank, alpha, dropout, where other than the recipe's
 
     def __post_init__(self) -> None:
         for name, allowed in (("dtype", ("auto", *DTYPES)), ("quantisation", ("auto", *QUANTISATIONS))):
@@ -244,7 +245,10 @@ def load_language_model(options: BaseOptions) -> LanguageModel:
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    lora = _lora_config(recipe.lora) if options.adapter is None else _read_lora_config(options.adapter)
+    if options.adapter is None:
+        lora = _lora_config(replace(recipe.lora, **options.lora))
+    else:
+        lora = _read_lora_config(options.adapter)
     if options.adapter is not None:
         _check_base(options.adapter, {"vocab_size": rows, "hidden_size": getattr(config, "hidden_size", None)})
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
