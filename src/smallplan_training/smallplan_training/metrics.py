@@ -1,7 +1,8 @@
 """What an evaluation measures: pure functions from episode scores to numbers.
 
 Success rate (SR), SPL, distance, retrials and AUC-E, with 95 % bootstrap intervals of means, and a paired bootstrap
-for two policies that met the same episodes. Everything is vectorised over episodes and seeded.
+for two policies that met the same episodes: difference, interval, p value, and how much farther the one travels.
+Everything is vectorised over episodes and seeded.
 SPL: Anderson et al., arXiv 1807.06757; AUC-E: MoMa-LLM, arXiv 2403.08605.
 """
 
@@ -13,12 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from smallplan_planner.actions import ActionRefused, ActionRules, ParseError, parse_command
+from smallplan_planner.names import NameBook
+from smallplan_planner.scene_graph import SceneGraph
+from smallplan_planner.search import Answer
 from smallplan_training.rollout import EpisodeRecord
 
 STEP_BUDGET = 5000
 """Low-level steps at which AUC-E is cut."""
 RESAMPLES = 10_000
 _CHUNK = 4_000_000  # indices drawn at once: bounds the memory of a bootstrap
+_NO_DIFFERENCE = 1e-9  # a resampled mean this near to 0 is 0: sums of the same numbers in another order
 
 FloatArray = NDArray[np.float64]
 
@@ -35,6 +41,27 @@ class EpisodeScore:
     dist_m: float  # m travelled
     retrials: float
     auc_e: float  # 0 to 100
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of first - second over the same episodes, its 95 % interval, and a two-sided p value."""
+
+    low: float
+    mean: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class DistanceChange:
+    """How far two policies travel over the same episodes, m, and the difference in percent of the second's."""
+
+    episodes: int
+    first: float
+    second: float
+    metres: Difference
+    percent: Difference
 
 
 def score(record: EpisodeRecord) -> EpisodeScore:
@@ -78,16 +105,20 @@ def means(scores: Sequence[EpisodeScore]) -> dict[str, float]:
 
 
 def bootstrap_means(values: FloatArray, seed: int = 0, resamples: int = RESAMPLES) -> FloatArray:
-    """Means of `resamples` samples with replacement; values (N,) or (N, M) -> (resamples,) or (resamples, M)."""
+    """Means of `resamples` samples with replacement; values (N,) or (N, M) -> (resamples,) or (resamples, M).
+
+    The columns of (N, M) are resampled together. Raises ValueError without episodes.
+    """
     count = len(values)
     if not count:
         raise ValueError("no episodes: a bootstrap needs at least one")
     rng = np.random.default_rng(seed)
     rows = max(1, _CHUNK // count)
-    parts = [
-        values[rng.integers(count, size=(min(rows, resamples - begin), count))].mean(axis=1)
-        for begin in range(0, resamples, rows)
-    ]
+    parts = []
+    for begin in range(0, resamples, rows):
+        size = min(rows, resamples - begin)
+        drawn = rng.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
+        parts.append(np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count) @ values / count)
     return np.concatenate(parts)
 
 
@@ -99,25 +130,78 @@ def interval(values: FloatArray, seed: int = 0, resamples: int = RESAMPLES) -> t
 
 def intervals(scores: Sequence[EpisodeScore], seed: int = 0) -> dict[str, tuple[float, float]]:
     """`interval` of each metric."""
-    return {metric: interval(values, seed) for metric, values in table(scores).items()}
+    means_of = bootstrap_means(np.column_stack(list(table(scores).values())), seed)
+    low, high = np.percentile(means_of, [2.5, 97.5], axis=0)
+    return {metric: (float(low[at]), float(high[at])) for at, metric in enumerate(METRICS)}
 
 
-def paired(
-    first: Sequence[EpisodeScore], second: Sequence[EpisodeScore], seed: int = 0
-) -> dict[str, tuple[float, float, float]]:
-    """(low, mean, high) of `first` - `second` for each metric, resampling episodes, which both must have met.
+def paired(first: Sequence[EpisodeScore], second: Sequence[EpisodeScore], seed: int = 0) -> dict[str, Difference]:
+    """`first` - `second` for each metric, resampling episodes, which both must have met in the same order.
 
     Raises ValueError when the two have different numbers of episodes.
     """
+    _check_paired(first, second)
+    one, other = table(first), table(second)
+    differences = np.column_stack([one[metric] - other[metric] for metric in METRICS])
+    resampled = bootstrap_means(differences, seed)
+    return {
+        metric: _difference(float(differences[:, at].mean()), resampled[:, at]) for at, metric in enumerate(METRICS)
+    }
+
+
+def distance_change(
+    first: Sequence[EpisodeScore], second: Sequence[EpisodeScore], both_solved: bool = False, seed: int = 0
+) -> DistanceChange | None:
+    """How much farther `first` travels than `second`, over all episodes or over those that both solve.
+
+    None when there is no such episode, or the second travels nowhere. Raises ValueError as `paired` does.
+    """
+    _check_paired(first, second)
+    pairs = np.array([(a.dist_m, b.dist_m) for a, b in zip(first, second) if not both_solved or (a.sr and b.sr)])
+    if not len(pairs) or not pairs[:, 1].any():
+        return None
+    one, other = pairs.mean(axis=0)
+    means_of = bootstrap_means(np.column_stack([pairs, pairs[:, 0] - pairs[:, 1]]), seed)
+    means_of = means_of[means_of[:, 1] > 0]  # a resample in which the second stands still has no percentage
+    return DistanceChange(
+        episodes=len(pairs),
+        first=float(one),
+        second=float(other),
+        metres=_difference(float(one - other), means_of[:, 2]),
+        percent=_difference(100.0 * float((one - other) / other), 100.0 * means_of[:, 2] / means_of[:, 1]),
+    )
+
+
+def _check_paired(first: Sequence[EpisodeScore], second: Sequence[EpisodeScore]) -> None:
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} episodes; a paired comparison needs the same ones")
-    one, other = table(first), table(second)
-    result = {}
-    for metric in METRICS:
-        difference = one[metric] - other[metric]
-        low, high = interval(difference, seed)
-        result[metric] = (low, float(difference.mean()), high)
-    return result
+
+
+def _difference(mean: float, resampled: FloatArray) -> Difference:
+    """With the p value of the percentile bootstrap: twice the share of resamples on the far side of 0.
+
+    The observed sample counts as one resample more, so p is never 0 (Davison and Hinkley, Bootstrap Methods and their
+    Application, 1997, 4.2).
+    """
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    beyond = min(np.count_nonzero(resampled <= _NO_DIFFERENCE), np.count_nonzero(resampled >= -_NO_DIFFERENCE))
+    return Difference(float(low), mean, float(high), min(1.0, 2.0 * (1 + beyond) / (1 + len(resampled))))
+
+
+def is_unparsable(answer: Answer) -> bool:
+    """Whether no command can be read out of an answer: a line is missing, or the command is not of the agreed form.
+
+    A command that can be read and names something that isn't there is refused, which is something else.
+    """
+    if answer.parse_error:
+        return True
+    try:
+        parse_command(answer.command, SceneGraph(), NameBook(), ActionRules())
+    except ParseError:
+        return True
+    except ActionRefused:  # of the agreed form: in a house without anything every name is unknown
+        return False
+    return False
 
 
 def percentile_ms(seconds: Sequence[float], percent: float) -> float:

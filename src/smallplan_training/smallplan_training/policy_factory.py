@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from smallplan_planner.generation import SlmError
+from smallplan_planner.generation import Generator, SlmError
 from smallplan_planner.policies import GreedyPolicy, Policy, RandomPolicy, SlmPolicy
 from smallplan_training.errors import UserError
 
@@ -20,6 +21,10 @@ class PolicyOptions:
     grammar: bool = True
     threads: int = 2
     untrained_seed: int = 0
+
+
+Loaded = MutableMapping[tuple[Path, int], Generator]
+"""Models that are in memory: (file, threads) -> the model."""
 
 
 def needs_model(name: str) -> bool:
@@ -38,8 +43,11 @@ def check_model(path: Path) -> Path:
     return path
 
 
-def make_policy(name: str, options: PolicyOptions, seed: int = 0) -> Policy:
-    """A policy by its name; `seed` is the random policy's. Raises `UserError` for a name or model that is none."""
+def make_policy(name: str, options: PolicyOptions, seed: int = 0, loaded: Loaded | None = None) -> Policy:
+    """A policy by its name; `seed` is the random policy's. Raises `UserError` for a name or model that is none.
+
+    Policies that are given the same `loaded` share a model's memory; only one of them may decide at a time.
+    """
     if name == "greedy":
         return GreedyPolicy()
     if name == "random":
@@ -57,14 +65,17 @@ def make_policy(name: str, options: PolicyOptions, seed: int = 0) -> Policy:
         from smallplan_training.untrained import untrained_copy
 
         model = untrained_copy(model, options.untrained_seed)
-    return _slm_policy(model, options)
+    models = {} if loaded is None else loaded
+    key = (model, options.threads)
+    if key not in models:
+        models[key] = _load_model(*key)
+    return SlmPolicy(models[key], use_grammar=options.grammar)
 
 
-def _slm_policy(model: Path, options: PolicyOptions) -> Policy:
+def _load_model(path: Path, threads: int) -> Generator:
     from smallplan_planner.slm import Slm
 
     try:
-        slm = Slm(model, n_threads=options.threads)
+        return Slm(path, n_threads=threads)
     except SlmError as error:
         raise UserError(str(error)) from error
-    return SlmPolicy(slm, use_grammar=options.grammar)

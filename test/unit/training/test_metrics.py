@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from smallplan_planner.search import ResultCode, SearchResult
+from smallplan_planner.search import Answer, ResultCode, SearchResult
 from smallplan_training import metrics
 from smallplan_training.metrics import EpisodeScore
 from smallplan_training.rollout import EpisodeRecord
@@ -89,21 +89,79 @@ def test_pairing_sees_a_difference_that_separate_intervals_hide() -> None:
     base = np.random.default_rng(2).uniform(0, 90, size=60)
     better = [make_score(100, spl=value + 3.0) for value in base]
     worse = [make_score(100, spl=value) for value in base]
-    low, mean, high = metrics.paired(better, worse)["spl"]
-    assert low > 0
-    assert mean == pytest.approx(3.0)
-    assert high < 4
+    difference = metrics.paired(better, worse)["spl"]
+    assert difference.low > 0
+    assert difference.mean == pytest.approx(3.0)
+    assert difference.high < 4
+    assert difference.p < 0.001
     assert metrics.intervals(worse)["spl"][1] > metrics.intervals(better)["spl"][0]
 
 
 def test_pairing_changes_sign_with_the_order() -> None:
     first, second = [make_score(v) for v in (100, 0, 100)], [make_score(v) for v in (0, 0, 100)]
-    assert metrics.paired(first, second)["sr"][1] == pytest.approx(-metrics.paired(second, first)["sr"][1])
+    assert metrics.paired(first, second)["sr"].mean == pytest.approx(-metrics.paired(second, first)["sr"].mean)
 
 
 def test_pairing_refuses_different_episodes() -> None:
     with pytest.raises(ValueError, match="2 and 1 episodes"):
         metrics.paired([make_score(1), make_score(2)], [make_score(1)])
+
+
+def test_p_value_is_that_of_a_normal_difference() -> None:
+    rng = np.random.default_rng(5)
+    noise = rng.normal(0.0, 10.0, size=400)
+    shift = 2.0 * noise.std(ddof=1) / np.sqrt(400) - noise.mean()  # exactly two standard errors from 0
+    first = [make_score(100, spl=50 + value) for value in noise + shift]
+    second = [make_score(100, spl=50) for _ in noise]
+    assert metrics.paired(first, second)["spl"].p == pytest.approx(0.0455, abs=0.01)
+    assert metrics.paired(second, first)["spl"].p == pytest.approx(0.0455, abs=0.01)
+
+
+def test_p_value_of_no_difference_is_1_and_never_0() -> None:
+    same = [make_score(v, spl=v / 3) for v in (100, 0, 100, 100)]
+    assert metrics.paired(same, same)["spl"].p == 1.0
+    other = [make_score(v, spl=v / 3 - 1) for v in (100, 0, 100, 100)]
+    assert 0 < metrics.paired(same, other)["spl"].p < 0.001
+
+
+def test_distance_over_all_episodes_and_over_those_that_both_solve() -> None:
+    def walked(solved: bool, metres: float) -> EpisodeScore:
+        return EpisodeScore(sr=100.0 * solved, spl=0.0, dist_m=metres, retrials=0.0, auc_e=0.0)
+
+    first = [walked(True, 10), walked(True, 6), walked(False, 2), walked(True, 50)]
+    second = [walked(True, 20), walked(True, 12), walked(True, 40), walked(False, 8)]
+    everything = metrics.distance_change(first, second)
+    solved = metrics.distance_change(first, second, both_solved=True)
+    assert everything is not None and solved is not None
+    assert (everything.episodes, everything.first, everything.second) == (4, 17.0, 20.0)
+    assert everything.percent.mean == pytest.approx(-15.0)
+    assert (solved.episodes, solved.first, solved.second) == (2, 8.0, 16.0)
+    assert solved.metres.mean == -8.0
+    assert (solved.percent.low, solved.percent.mean, solved.percent.high) == pytest.approx((-50.0, -50.0, -50.0))
+
+
+def test_distance_without_an_episode_that_both_solve() -> None:
+    one, none = make_score(100), make_score(0)
+    assert metrics.distance_change([one, none], [none, one], both_solved=True) is None
+    assert metrics.distance_change([one], [EpisodeScore(100, 50, 0.0, 0, 0)]) is None
+    with pytest.raises(ValueError, match="2 and 1 episodes"):
+        metrics.distance_change([one, none], [one])
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (Answer("explore(kitchen)"), False),  # of a room that may not be there: refused, but readable
+        (Answer("done()"), False),
+        (Answer("done()", parse_error="no line Command"), True),
+        (Answer("go to the kitchen"), True),
+        (Answer("dance(kitchen)"), True),
+        (Answer("navigate(kitchen)"), True),
+        (Answer(""), True),
+    ],
+)
+def test_an_answer_is_unparsable_when_no_command_can_be_read(answer: Answer, expected: bool) -> None:
+    assert metrics.is_unparsable(answer) is expected
 
 
 def test_no_episodes_is_an_error() -> None:
