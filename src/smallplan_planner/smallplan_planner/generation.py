@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from smallplan_planner.grammar import CommandGrammar
+from smallplan_planner.grammar import Grammar
 from smallplan_planner.prompt import Message
 
 
@@ -25,7 +25,7 @@ class SlmCancelled(SlmError):
 
 @dataclass(frozen=True)
 class Generation:
-    """An answer and what it cost. Without a grammar only `text` is filled, as the model wrote it."""
+    """An answer and what it cost. Only under a grammar of commands it has sections, else just `text`."""
 
     text: str
     prompt: str  # as the model read it, chat template included
@@ -45,8 +45,9 @@ class Generator(Protocol):
     def generate(
         self,
         messages: Sequence[Message],
-        grammar: CommandGrammar | None = None,
+        grammar: Grammar | None = None,
         deadline: float | None = None,
         cancel: threading.Event | None = None,
     ) -> Generation:
-        """Answer within `deadline` seconds; raises `SlmDeadlineError`, `SlmCancelled` or `SlmError`."""
+        """Answer within `deadline` seconds: three lines under a `CommandGrammar`, one choice under a `ChoiceGrammar`,
+        else free text, a short one with `FreeLine`. Raises `SlmDeadlineError`, `SlmCancelled` or `SlmError`."""

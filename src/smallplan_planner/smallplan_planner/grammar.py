@@ -1,7 +1,7 @@
-"""What the model may answer, given this graph: a GBNF grammar of the command line.
+"""What the model may answer: a GBNF grammar of the command line, given this graph, or of one of a few choices.
 
-It is made from the actions that are open, so a command that it lets through is always valid. It covers what
-follows the line head `Command:`; analysis and reasoning stay free text. Common prefixes are factored out (a
+The commands are made from the actions that are open, so one that is let through is always valid. Their grammar covers
+what follows the line head `Command:`; analysis and reasoning stay free text. Common prefixes are factored out (a
 radix tree), so that with a thousand objects only a few of llama.cpp's grammar stacks are alive at a time.
 """
 
@@ -12,43 +12,69 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from typing import ClassVar
 
 from smallplan_planner.actions import Action, format_command
 from smallplan_planner.names import NameBook
 
 
 @dataclass(frozen=True)
-class CommandGrammar:
-    """The commands that may be answered. Raises ValueError when there is none, or one that is empty."""
+class ChoiceGrammar:
+    """An answer that is one of a few texts and nothing else. Raises ValueError when there is none, or an empty one."""
 
-    commands: tuple[str, ...]
+    choices: tuple[str, ...]
+
+    lead: ClassVar[str] = ""
+    """What stands before a choice in the answer."""
 
     def __post_init__(self) -> None:
-        if not self.commands or not all(self.commands):
-            raise ValueError(f"a grammar needs at least one command and no empty one, got {self.commands!r}")
+        if not self.choices or not all(self.choices):
+            raise ValueError(f"a grammar needs at least one choice and no empty one, got {self.choices!r}")
 
     @cached_property
     def gbnf(self) -> str:
-        """The grammar in llama.cpp's notation; its rule `root` is a space and one of the commands."""
-        return f'root ::= " " ({alternatives(sorted(set(self.commands)))})\n'
+        """The grammar in llama.cpp's notation; its rule `root` is `lead` and one of the choices."""
+        choices = _alternatives(sorted(set(self.choices)))
+        return f"root ::= {_literal(self.lead)} ({choices})\n" if self.lead else f"root ::= {choices}\n"
 
     def complete(self, prefix: bytes) -> str | None:
-        """The only command that starts with `prefix` (UTF-8, it may end within a character), None when several do.
+        """The only choice that starts with `prefix` (UTF-8, it may end within a character), None when several do.
 
-        As soon as a single command is left there is nothing more to decide, and nothing more to generate.
+        As soon as a single choice is left there is nothing more to decide, and nothing more to generate.
         """
         first = bisect_left(self._sorted, prefix)
-        found = [command for command in self._sorted[first : first + 2] if command.startswith(prefix)]
+        found = [choice for choice in self._sorted[first : first + 2] if choice.startswith(prefix)]
         return found[0].decode() if len(found) == 1 else None
 
     @cached_property
     def longest(self) -> int:
-        """Bytes of the longest command, which bounds its tokens."""
+        """Bytes of the longest choice, which bounds its tokens."""
         return max(map(len, self._sorted))
 
     @cached_property
     def _sorted(self) -> list[bytes]:
-        return sorted({command.encode() for command in self.commands})
+        return sorted({choice.encode() for choice in self.choices})
+
+
+@dataclass(frozen=True)
+class CommandGrammar(ChoiceGrammar):
+    """An answer in three lines of which the last is one of these commands, after the line head `Command:`."""
+
+    lead: ClassVar[str] = " "
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        return self.choices
+
+
+@dataclass(frozen=True)
+class FreeLine:
+    """No grammar, but a short answer: one line of at most `longest` tokens."""
+
+    longest: int
+
+
+Grammar = ChoiceGrammar | FreeLine
 
 
 def build_grammar(options: Iterable[Action], names: NameBook) -> CommandGrammar:
@@ -56,7 +82,18 @@ def build_grammar(options: Iterable[Action], names: NameBook) -> CommandGrammar:
     return CommandGrammar(tuple(format_command(action, names) for action in options))
 
 
-def alternatives(words: Sequence[str]) -> str:
+def _sorted_bytes(texts: Iterable[str]) -> list[bytes]:
+    return sorted({text.encode() for text in texts})
+
+
+def _only(texts: Sequence[bytes], prefix: bytes) -> str | None:
+    """The only one of these sorted texts that starts with `prefix`, None when it isn't the only one."""
+    first = bisect_left(texts, prefix)
+    found = [text for text in texts[first : first + 2] if text.startswith(prefix)]
+    return found[0].decode() if len(found) == 1 else None
+
+
+def _alternatives(words: Sequence[str]) -> str:
     """Sorted, distinct words as GBNF, split into groups by their first character."""
     return " | ".join(_sequence(group) for group in _groups(words))
 
@@ -65,7 +102,7 @@ def _sequence(words: Sequence[str]) -> str:
     """Words that share their first character: what they have in common, then what sets them apart."""
     common = _common_beginning(words[0], words[-1])
     rests = [word[len(common) :] for word in words]
-    return _literal(common) if len(rests) == 1 else f"{_literal(common)} ({alternatives(rests)})"
+    return _literal(common) if len(rests) == 1 else f"{_literal(common)} ({_alternatives(rests)})"
 
 
 def _common_beginning(first: str, last: str) -> str:

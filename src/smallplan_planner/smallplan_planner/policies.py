@@ -8,23 +8,44 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Iterable
 from typing import Protocol
 
 from smallplan_planner.actions import Action, ActionKind, ParseError, format_command
 from smallplan_planner.generation import Generator
-from smallplan_planner.grammar import build_grammar
+from smallplan_planner.grammar import FreeLine, build_grammar
+from smallplan_planner.names import UNCERTAIN_ROOM
+from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import render
 from smallplan_planner.response import Response, parse_response
+from smallplan_planner.room_prompt import parse_room, render_room, room_grammar, room_words
 from smallplan_planner.scene_graph import distance_key
-from smallplan_planner.search import Answer, Situation
+from smallplan_planner.search import Answer, SearchEpisode, Situation
 
 
 class Policy(Protocol):
     def decide(self, situation: Situation) -> Answer:
         """The next command, with the reasons for it."""
 
+    def classify_room(self, labels: Iterable[str]) -> str:
+        """The type of a room in which things with these labels were seen, `other room` when uncertain."""
 
-class GreedyPolicy:
+
+def classify_rooms(episode: SearchEpisode, policy: Policy) -> None:
+    """Let a policy answer all questions for rooms that are open; before each `episode.situation()`."""
+    for question in episode.rooms_to_classify():
+        episode.classify(question.room_id, policy.classify_room(question.labels))
+
+
+class RuleClassifier:
+    """The part of a policy that names rooms by the rule of the priors."""
+
+    def classify_room(self, labels: Iterable[str]) -> str:
+        """As `Priors.classify_room`."""
+        return load_priors().classify_room(labels)
+
+
+class GreedyPolicy(RuleClassifier):
     """The nearest frontier, closed door or closed container; `done()` once the target is listed.
 
     It is the robot's fallback when the model is late, and the baseline of plain frontier exploration.
@@ -48,7 +69,7 @@ class GreedyPolicy:
         )
 
 
-class RandomPolicy:
+class RandomPolicy(RuleClassifier):
     """Any valid action with the same probability; `done()` only once the target is listed or nothing else is left."""
 
     def __init__(self, seed: int = 0) -> None:
@@ -74,7 +95,8 @@ class SlmPolicy:
     """The small language model: reads the prompt, answers under the grammar of the actions that are open.
 
     Without the grammar an answer that can't be parsed is returned with its `parse_error`, and refused commands
-    are left for the episode to find. `deadline` is in seconds for one decision.
+    are left for the episode to find; a room is uncertain then, and counted in `unreadable_rooms`. `deadline` is in
+    seconds for one answer.
     """
 
     source = "slm"
@@ -83,6 +105,24 @@ class SlmPolicy:
         self._slm = slm
         self._use_grammar = use_grammar
         self._deadline = deadline
+        self._room_types = load_priors().rooms
+        self._room_grammar = room_grammar(self._room_types)
+        self.rooms_asked = 0
+        self.unreadable_rooms = 0
+
+    def classify_room(self, labels: Iterable[str], cancel: threading.Event | None = None) -> str:
+        """Ask the model, unless nothing was seen; raises as `decide` does."""
+        words = room_words(labels)
+        if not words:
+            return UNCERTAIN_ROOM
+        self.rooms_asked += 1
+        grammar = self._room_grammar if self._use_grammar else FreeLine(self._room_grammar.longest)
+        made = self._slm.generate(render_room(words, self._room_types), grammar, self._deadline, cancel)
+        try:
+            return parse_room(made.text, self._room_types)
+        except ParseError:
+            self.unreadable_rooms += 1
+            return UNCERTAIN_ROOM
 
     def decide(self, situation: Situation, cancel: threading.Event | None = None) -> Answer:
         """Ask the model; raises `SlmDeadlineError`, `SlmCancelled` (once `cancel` is set) and `SlmError`."""

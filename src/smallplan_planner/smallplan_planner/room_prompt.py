@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from smallplan_planner.actions import ParseError
-from smallplan_planner.grammar import alternatives
+from smallplan_planner.grammar import ChoiceGrammar
 from smallplan_planner.names import MAX_NAME_LENGTH, UNCERTAIN_ROOM, normalise
 from smallplan_planner.prompt import Message
 
@@ -49,6 +49,6 @@ def parse_room(text: str, room_types: Sequence[str]) -> str:
     return answer
 
 
-def room_grammar(room_types: Sequence[str]) -> str:
-    """The room types and `other room` as GBNF, and nothing else; the answer starts without a space."""
-    return f"root ::= {alternatives(sorted(set(room_answers(room_types))))}\n"
+def room_grammar(room_types: Sequence[str]) -> ChoiceGrammar:
+    """What may be answered: a room type or `other room`, and nothing else."""
+    return ChoiceGrammar(room_answers(room_types))

@@ -4,6 +4,8 @@ Whoever drives it (a ROS node from callbacks, a simulator from a loop, a test by
 
     episode.observe(graph)                      # an observation
     while episode.result is None:
+        for question in episode.rooms_to_classify():
+            episode.classify(question.room_id, policy.classify_room(question.labels))
         action = episode.choose(policy.decide(episode.situation()))
         if action is None:                      # refused: ask again, or the episode has ended
             continue
@@ -32,13 +34,20 @@ from smallplan_planner.actions import (
     parse_command,
     valid_actions,
 )
-from smallplan_planner.names import NameBook, find_matches, normalise
+from smallplan_planner.names import UNCERTAIN_ROOM, NameBook, find_matches, normalise
 from smallplan_planner.priors import Priors
 from smallplan_planner.prompt import LAST_ACTIONS, MODES, Helps, PastAction, PromptView, build_view
+from smallplan_planner.room_prompt import room_words
 from smallplan_planner.scene_graph import Door, Frontier, Point, SceneGraph, SceneObject
 
 MAX_TARGET_LENGTH = 200
 """Characters of a target; whoever sends more sends something else than a name."""
+
+ROOM_CLASSIFIERS = ("model", "rule")
+"""Who says which room a room is: the policy (a model is asked), or the rule of `Priors.classify_room`."""
+
+LOOK_RANGE = 2.0
+"""Metres within which small things on a piece of furniture are recognised: its far end may be half a metre further."""
 
 REPEAT_LIMIT = 3  # the same command this many times running is STUCK
 EXECUTOR_FAILURES = 3  # this many time-outs or failures of the executor end the episode
@@ -98,12 +107,16 @@ class SearchConfig:
     allow_open: bool = True
     allow_close: bool = False
     helps: Helps = field(default_factory=Helps)
+    classify_rooms: str = "rule"  # one of ROOM_CLASSIFIERS
 
     def __post_init__(self) -> None:
         if self.max_steps < 1 or self.max_retries < 0:
             raise ValueError(f"max_steps {self.max_steps}, max_retries {self.max_retries}: expected >= 1 and >= 0")
         if self.mode not in MODES:
             raise ValueError(f"mode is {self.mode!r}; expected one of {', '.join(MODES)}")
+        if self.classify_rooms not in ROOM_CLASSIFIERS:
+            allowed = ", ".join(ROOM_CLASSIFIERS)
+            raise ValueError(f"classify_rooms is {self.classify_rooms!r}; expected one of {allowed}")
 
 
 class BadGoalError(ValueError):
@@ -124,6 +137,14 @@ class Answer:
     generated_tokens: int = 0
     latency: float = 0.0  # s
     parse_error: str = ""  # why no command could be read out of the answer, '' when one could
+
+
+@dataclass(frozen=True)
+class RoomQuestion:
+    """A room that needs a label, and the labels of what was seen in it."""
+
+    room_id: str
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -175,6 +196,7 @@ class SearchEpisode:
         self.config = config
         self.names = NameBook()
         self.room_labels: dict[str, str] = {}
+        """The latest label of each room that perception has not labelled, by room id."""
         self.result: SearchResult | None = None
         self.steps = 0
         self.retries = 0
@@ -192,6 +214,10 @@ class SearchEpisode:
         self._observations = 0
         self._room_contents: dict[str, frozenset[str]] = {}
         self._last_change: dict[str, int] = {}
+        self._seen_from_near: set[str] = set()  # ids of objects
+        self._questions: dict[str, RoomQuestion] = {}  # by room id
+        self._asked: dict[str, tuple[str, ...]] = {}  # room id to the words that its label rests on
+        self._named = False  # whether all that is in the graph has its name
 
     def observe(self, graph: SceneGraph) -> None:
         """Take in an observation; raises `SceneGraphError` when it can't be planned on, and keeps the old one."""
@@ -203,11 +229,18 @@ class SearchEpisode:
             if self._room_contents.get(room.id) != labels:
                 self._room_contents[room.id] = labels
                 self._last_change[room.id] = self._observations
-                if not room.label:
-                    seen = [obj.label for obj in graph.objects_in(room.id)]
-                    self.room_labels[room.id] = self._priors.classify_room(seen)
-        self.names.update(graph, self.room_labels)
+        self._look_for_questions(graph)
+        self._named = False
+        if self.config.classify_rooms == "rule":
+            self.classify_by_rule()
+        if not self._questions:
+            self._name_things()
         position = graph.robot_pose.position
+        self._seen_from_near.update(
+            obj.id
+            for obj in graph.objects_in(graph.robot_room)
+            if math.dist(obj.position[:2], position[:2]) <= LOOK_RANGE
+        )
         for target_id in self._just_failed:  # as it is after the failure: its own motion frees nothing
             self._blocked[target_id] = _Block(position, _surroundings(graph, target_id))
         self._just_failed.clear()
@@ -218,12 +251,36 @@ class SearchEpisode:
             and block.surroundings == _surroundings(graph, target_id)
         }
         if self.result is None and valid_actions(graph, self._rules()) == [Action(ActionKind.DONE)]:
+            self._name_things()
             self.finish(*self._done())
+
+    def rooms_to_classify(self) -> tuple[RoomQuestion, ...]:
+        """The rooms without a label of perception's in which other things are seen than when they were classified.
+
+        Ask for them before `situation()`: until then such a room keeps the name it has, a new one is `room-n`.
+        Empty when the search has ended, and with `classify_rooms: rule`.
+        """
+        return tuple(self._questions.values()) if self.result is None else ()
+
+    def classify(self, room_id: str, label: str) -> None:
+        """Take in which room this is, as somebody answered a question; raises KeyError for a room nobody asked for."""
+        question = self._questions.pop(room_id)
+        self._named = False
+        self.room_labels[room_id] = label
+        self._asked[room_id] = room_words(question.labels)
+        if not self._questions:
+            self._name_things()
+
+    def classify_by_rule(self) -> None:
+        """Let the rule answer all questions that are open."""
+        for question in tuple(self._questions.values()):
+            self.classify(question.room_id, self._priors.classify_room(question.labels))
 
     def situation(self) -> Situation:
         """What to decide on now. Raises RuntimeError before the first observation or after the end."""
         if self._graph is None or self.result is not None:
             raise RuntimeError("a situation exists after the first observation and before the result")
+        self._name_things()
         rules = self._rules()
         past = [PastAction(self._shown(item), item.outcome) for item in self._history]
         recent = max(0, len(past) - LAST_ACTIONS)
@@ -240,9 +297,21 @@ class SearchEpisode:
             history=past,
             invalid=[past[i] for i in range(recent) if not self._history[i].valid],
             last_change=self._last_change,
+            surfaces=self._surfaces(rules),
         )
         options = tuple(action for action in valid if not self._would_repeat(action))
         return Situation(self._graph, self.names, self.target, rules, options, view)
+
+    def _surfaces(self, rules: ActionRules) -> list[SceneObject]:
+        """Furniture that bears something, or usually does, and that the robot has not been near."""
+        assert self._graph is not None
+        bearing = {obj.parent for obj in self._graph.objects if obj.relation == "on"}
+        return [
+            obj
+            for obj in self._graph.objects
+            if obj.id not in self._seen_from_near | rules.blocked
+            and (obj.id in bearing or self._priors.is_surface(obj.label))
+        ]
 
     def choose(self, answer: Answer) -> Action | None:
         """Take a policy's answer: the action to execute now, or None when it was refused or ended the search.
@@ -251,6 +320,7 @@ class SearchEpisode:
         """
         if self._graph is None or self.result is not None or self._pending is not None:
             raise RuntimeError("choose() needs an observation, a running episode, and no action under way")
+        self._name_things()
         self._commands.append(answer.command)
         last = self._commands[-REPEAT_LIMIT:]
         if not answer.parse_error and len(last) == REPEAT_LIMIT and len(set(last)) == 1:
@@ -314,6 +384,26 @@ class SearchEpisode:
             retries=self.retries,
             distance=self.distance,
         )
+
+    def _look_for_questions(self, graph: SceneGraph) -> None:
+        """Rooms that need a label now; one in which nothing was seen is uncertain without a question."""
+        self._questions.clear()
+        for room in graph.rooms:
+            labels = tuple(obj.label for obj in graph.objects_in(room.id)) if not room.label else ()
+            words = room_words(labels)
+            if room.label:
+                self.room_labels.pop(room.id, None)
+            elif words and words != self._asked.get(room.id):
+                self._questions[room.id] = RoomQuestion(room.id, labels)
+            elif not words:
+                self.room_labels[room.id] = UNCERTAIN_ROOM
+                self._asked.pop(room.id, None)
+
+    def _name_things(self) -> None:
+        """Give names to what is new: only now, so that a room is named after what was answered about it."""
+        if self._graph is not None and not self._named:
+            self._named = True
+            self.names.update(self._graph, self.room_labels)
 
     def _done(self) -> tuple[ResultCode, str]:
         assert self._graph is not None

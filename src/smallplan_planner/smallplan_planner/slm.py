@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from jinja2 import Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from smallplan_planner.generation import Generation, SlmCancelled, SlmDeadlineError, SlmError
-from smallplan_planner.grammar import CommandGrammar
+from smallplan_planner.grammar import ChoiceGrammar, CommandGrammar, FreeLine, Grammar
 from smallplan_planner.prompt import Message
 
 __all__ = ["AnswerLimits", "Slm", "SlmCancelled", "SlmDeadlineError", "SlmError"]
@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 _HEADS = ("Analysis:", "\nReasoning:", "\nCommand:")
 _CPU_CHUNK = 64  # tokens of a prompt evaluated at once: reuse is in whole chunks, larger ones are hardly faster
 _GPU_CHUNK = 512
+_SHORT_CONTEXT = 512  # tokens: contexts for short answers are multiples of it
 _MAX_THREADS = 4  # the rest is for the other processes of a robot
 _SMALL_MODEL = 50_000_000  # parameters
 _POLL = 0.02  # s between looks at the cancel event while llama.cpp computes
@@ -50,6 +51,16 @@ _CANDIDATE = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
 # llama.cpp asks this callback again and again whether to stop. `strlen` of a flag (a byte and a zero) answers
 # without Python, whose interpreter lock would cost more than a small model's tokens.
 _is_flag_set = llama_cpp.ggml_abort_callback(("strlen", ctypes.CDLL(None)))
+
+
+@dataclass
+class _Context:
+    """One of llama.cpp's contexts, with the KV cache of the prompt that was read last."""
+
+    handle: Any
+    memory: Any
+    size: int  # tokens
+    evaluated: list[int] = field(default_factory=list)  # the prompt tokens in whole chunks whose KV cache is there
 
 
 @dataclass(frozen=True)
@@ -84,10 +95,12 @@ class Slm:
         limits: AnswerLimits = AnswerLimits(),
     ) -> None:
         self.path = Path(model_path)
+        self._lora_path = lora_path
         self._limits = limits
         self._lock = threading.Lock()
         self._model: Any = None
-        self._context: Any = None
+        self._adapter: Any = None
+        self._contexts: dict[bool, _Context] = {}  # by whether they are for short answers
         self._sampler: Any = None
         self._generated = 0
         self._stop_flag = ctypes.create_string_buffer(2)
@@ -95,9 +108,11 @@ class Slm:
         _capture_log()
         try:
             self._load_model(n_gpu_layers)
-            self._make_context(n_ctx, n_threads, _GPU_CHUNK if n_gpu_layers else _CPU_CHUNK)
+            self._set_sizes(n_ctx, n_threads, _GPU_CHUNK if n_gpu_layers else _CPU_CHUNK)
             if lora_path is not None and str(lora_path):
                 self._load_adapter(Path(lora_path))
+            self._current = self._contexts[False] = self._make_context(n_ctx)
+            self._n_ctx = self._current.size
             self._sampler = _make_sampler(temperature, seed)
             self._warm_up()
         except BaseException:
@@ -115,44 +130,50 @@ class Slm:
         with self._lock:
             if self._sampler is not None:
                 llama_cpp.llama_sampler_free(self._sampler)
-            if self._context is not None:
-                llama_cpp.llama_free(self._context)
+            for context in self._contexts.values():
+                llama_cpp.llama_free(context.handle)
+            self._contexts.clear()
             if self._model is not None:
                 llama_cpp.llama_model_free(self._model)
-            self._model = self._context = self._sampler = None
+            self._model = self._sampler = None
 
     def generate(
         self,
         messages: Sequence[Message],
-        grammar: CommandGrammar | None = None,
+        grammar: Grammar | None = None,
         deadline: float | None = None,
         cancel: threading.Event | None = None,
     ) -> Generation:
-        """Answer chat messages: three lines under a grammar, free text without.
+        """Answer chat messages: three lines under a `CommandGrammar`, one choice under a `ChoiceGrammar`, else free
+        text, with `FreeLine` a short one.
 
+        The latter two have a context of their own, so that the KV cache of the decisions' prompts survives them.
         `deadline` is in seconds from now. Raises `SlmDeadlineError`, `SlmCancelled`, or `SlmError` when the prompt
         does not fit.
         """
         start = time.monotonic()
         with self._lock:
-            if self._context is None:
+            if self._model is None:
                 raise SlmError(f"{self.path} is closed")
             parts = self._chat.render(messages)
             tokens = self._chat.tokenize_parts(parts)
             prompt_tokens = len(tokens)
-            self._check_length(prompt_tokens, grammar)
-            llama_cpp.llama_perf_context_reset(self._context)
+            self._take_context(prompt_tokens, grammar)
+            llama_cpp.llama_perf_context_reset(self._current.handle)
             self._generated = 0
+            sections = ("", "", "")
             with self._interruptible(start, deadline, cancel):
-                if grammar is None:
-                    reused = self._prefill(tokens)
-                    sections = ("", "", "")
-                    text = self._write_freely()
-                else:
+                if isinstance(grammar, CommandGrammar):
                     reused = self._prefill(tokens + self._chat.head_tokens[_HEADS[0]])
                     sections = self._write_sections(grammar)
                     text = "".join(f"{head} {section}" for head, section in zip(_HEADS, sections))
-            perf = llama_cpp.llama_perf_context(self._context)
+                elif isinstance(grammar, ChoiceGrammar):
+                    reused = self._prefill(tokens)
+                    text = self._write_choice(grammar)
+                else:
+                    reused = self._prefill(tokens)
+                    text = self._write_freely(grammar)
+            perf = llama_cpp.llama_perf_context(self._current.handle)
         return Generation(
             text=text,
             prompt="".join(part for part, _ in parts),
@@ -188,27 +209,52 @@ class Slm:
             raise SlmError(f"{self.path} ({size} bytes) is not a model that llama.cpp can load: {_last_errors()}")
         self._chat = _ChatVocabulary(self._model, self.path)
 
-    def _make_context(self, n_ctx: int, n_threads: int, chunk: int) -> None:
+    def _set_sizes(self, n_ctx: int, n_threads: int, chunk: int) -> None:
         trained = llama_cpp.llama_model_n_ctx_train(self._model)
         if n_ctx < 0 or n_threads < 0:
             raise SlmError(f"n_ctx is {n_ctx} and n_threads {n_threads}; expected 0 (automatic) or more")
         if n_ctx > trained:
             logger.info("n_ctx is %d, the model was trained with %d: long prompts may be read badly", n_ctx, trained)
+        self.n_threads = n_threads or self._suitable_threads()
+        self._chunk = chunk
+        self._tokens = (llama_cpp.llama_token * chunk)()
+
+    def _make_context(self, n_ctx: int) -> _Context:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_ctx
-        params.n_batch = params.n_ubatch = chunk
-        self.n_threads = n_threads or self._suitable_threads()
+        params.n_batch = params.n_ubatch = self._chunk
         params.n_threads = params.n_threads_batch = self.n_threads
         params.no_perf = False
         _log_lines.clear()
-        self._context = llama_cpp.llama_init_from_model(self._model, params)
-        if self._context is None:
+        handle = llama_cpp.llama_init_from_model(self._model, params)
+        if handle is None:
             raise SlmError(f"{self.path}: no context of {n_ctx} tokens could be made: {_last_errors()}; lower n_ctx")
-        self._n_ctx: int = llama_cpp.llama_n_ctx(self._context)
-        self._memory = llama_cpp.llama_get_memory(self._context)
-        self._chunk = chunk
-        self._evaluated: list[int] = []  # the prompt tokens in whole chunks whose KV cache is there
-        self._tokens = (llama_cpp.llama_token * chunk)()
+        if self._adapter is not None:
+            adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(self._adapter)
+            if llama_cpp.llama_set_adapters_lora(handle, adapters, 1, (ctypes.c_float * 1)(1.0)) != 0:
+                llama_cpp.llama_free(handle)
+                raise SlmError(f"{self._lora_path} can't be applied to {self.path}: {_last_errors()}")
+        return _Context(handle, llama_cpp.llama_get_memory(handle), llama_cpp.llama_n_ctx(handle))
+
+    def _take_context(self, prompt_tokens: int, grammar: Grammar | None) -> None:
+        """Make the context for such an answer the current one; that of short answers grows as it is needed."""
+        short = grammar is not None and not isinstance(grammar, CommandGrammar)
+        answer = grammar.longest if grammar is not None else self._limits.command
+        if not short:
+            answer += self._limits.analysis + self._limits.reasoning + 16  # 16: the line heads
+        needed = prompt_tokens + answer
+        if needed > self._n_ctx:
+            raise SlmError(
+                f"the prompt has {prompt_tokens} tokens, the answer takes up to {answer}, and n_ctx is {self._n_ctx}: "
+                f"set n_ctx to {needed} or more"
+            )
+        context = self._contexts.get(short)
+        if context is None or needed > context.size:
+            if context is not None:
+                llama_cpp.llama_free(self._contexts.pop(short).handle)
+            context = self._make_context(min(self._n_ctx, -(-needed // _SHORT_CONTEXT) * _SHORT_CONTEXT))
+            self._contexts[short] = context
+        self._current = context
 
     def _suitable_threads(self) -> int:
         """As many threads as pay. They meet hundreds of times a token, and wait long where other processes compete:
@@ -223,24 +269,13 @@ class Slm:
         adapter = llama_cpp.llama_adapter_lora_init(self._model, str(path).encode())
         if not adapter:
             raise SlmError(f"{path} is not a LoRA adapter for {self.path}: {_last_errors()}")
-        adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter)  # freed with the model
-        if llama_cpp.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0)) != 0:
-            raise SlmError(f"{path} can't be applied to {self.path}: {_last_errors()}")
+        self._adapter = adapter  # freed with the model
 
     def _warm_up(self) -> None:
         """The first evaluation allocates; do it now rather than in the first decision."""
         self._prefill(self._chat.head_tokens[_HEADS[0]])
-        llama_cpp.llama_memory_clear(self._memory, True)
-        self._evaluated = []
-
-    def _check_length(self, prompt_tokens: int, grammar: CommandGrammar | None) -> None:
-        answer = self._limits.analysis + self._limits.reasoning + 16  # 16: the line heads
-        answer += grammar.longest if grammar is not None else self._limits.command
-        if prompt_tokens + answer > self._n_ctx:
-            raise SlmError(
-                f"the prompt has {prompt_tokens} tokens, the answer takes up to {answer}, and n_ctx is {self._n_ctx}: "
-                f"set n_ctx to {prompt_tokens + answer} or more"
-            )
+        llama_cpp.llama_memory_clear(self._current.memory, True)
+        self._current.evaluated.clear()
 
     # Evaluation
 
@@ -248,7 +283,7 @@ class Slm:
     def _interruptible(self, start: float, deadline: float | None, cancel: threading.Event | None) -> Iterator[None]:
         """Stops llama.cpp, even within an evaluation, when the deadline has passed or `cancel` is set."""
         self._stop_flag = flag = ctypes.create_string_buffer(2)
-        llama_cpp.llama_set_abort_callback(self._context, _is_flag_set, ctypes.cast(flag, ctypes.c_void_p))
+        llama_cpp.llama_set_abort_callback(self._current.handle, _is_flag_set, ctypes.cast(flag, ctypes.c_void_p))
         end = start + deadline if deadline is not None else None
 
         def is_cancelled() -> bool:
@@ -284,19 +319,19 @@ class Slm:
 
     def _prefill(self, tokens: list[int]) -> int:
         """Evaluate a prompt, from the first chunk that differs from the prompt before; returns the tokens reused."""
-        size = self._chunk
-        same = next((i for i, (a, b) in enumerate(zip(tokens, self._evaluated)) if a != b), None)
-        same = min(len(tokens), len(self._evaluated)) if same is None else same
+        size, evaluated = self._chunk, self._current.evaluated
+        same = next((i for i, (a, b) in enumerate(zip(tokens, evaluated)) if a != b), None)
+        same = min(len(tokens), len(evaluated)) if same is None else same
         reused = min(same, len(tokens) - 1) // size * size
-        if not llama_cpp.llama_memory_seq_rm(self._memory, 0, reused, -1):  # recurrent models can't go back
-            llama_cpp.llama_memory_clear(self._memory, True)
+        if not llama_cpp.llama_memory_seq_rm(self._current.memory, 0, reused, -1):  # recurrent models can't go back
+            llama_cpp.llama_memory_clear(self._current.memory, True)
             reused = 0
-        del self._evaluated[reused:]
+        del evaluated[reused:]
         for begin in range(reused, len(tokens), size):
             chunk = tokens[begin : begin + size]
             self._evaluate(chunk)
             if len(chunk) == size:
-                self._evaluated += chunk
+                evaluated += chunk
         return reused
 
     def _evaluate(self, tokens: Sequence[int]) -> None:
@@ -306,28 +341,32 @@ class Slm:
             if self._stop_flag[0] != b"\x00":
                 raise _Stopped
             self._tokens[: len(part)] = part
-            status = llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(self._tokens, len(part)))
+            batch = llama_cpp.llama_batch_get_one(self._tokens, len(part))
+            status = llama_cpp.llama_decode(self._current.handle, batch)
             if status == _ABORTED:
                 raise _Stopped
             if status != 0:
                 raise SlmError(f"{self.path}: llama_decode failed with {status}: {_last_errors()}")
-            llama_cpp.llama_synchronize(self._context)
+            llama_cpp.llama_synchronize(self._current.handle)
 
     def _sample(self) -> int:
         self._generated += 1
-        return int(llama_cpp.llama_sampler_sample(self._sampler, self._context, -1))
+        return int(llama_cpp.llama_sampler_sample(self._sampler, self._current.handle, -1))
 
     # Answers
 
-    def _write_freely(self) -> str:
-        """Text up to the end token, the end of the command line, or the limit."""
+    def _write_freely(self, line: FreeLine | None) -> str:
+        """Text up to the end token, the end of the command line (or of a short answer's line), or the limit."""
         text = bytearray()
-        for _ in range(self._limits.analysis + self._limits.reasoning + self._limits.command):
+        limits = self._limits
+        for _ in range(line.longest if line is not None else limits.analysis + limits.reasoning + limits.command):
             token = self._sample()
             piece = self._chat.piece(token)
             if piece is None:
                 break
             text += piece
+            if line is not None and b"\n" in text.lstrip():
+                break
             if b"\n" in piece and re.search(rb"(^|\n)Command:[^\n]*\n", text):
                 break
             self._evaluate([token])
@@ -338,7 +377,7 @@ class Slm:
         reasoning = ""
         if head == _HEADS[1]:
             reasoning, _ = self._write_section(self._limits.reasoning, _HEADS[2:])
-        return analysis, reasoning, self._write_command(grammar)
+        return analysis, reasoning, self._write_choice(grammar)
 
     def _write_section(self, limit: int, heads: Sequence[str]) -> tuple[str, str]:
         """Free text up to the next line head, which is put in where the model does not write it."""
@@ -363,14 +402,14 @@ class Slm:
         may_stay = surplus == 0 or (head != _HEADS[-1] and piece[-surplus:] == b" ")
         return [token] if may_stay else self._chat.tokenize(piece[: len(piece) - surplus].decode("utf-8", "replace"))
 
-    def _write_command(self, grammar: CommandGrammar) -> str:
-        """A command of the grammar: the likeliest by the model's own choice of tokens."""
+    def _write_choice(self, grammar: ChoiceGrammar) -> str:
+        """A choice of the grammar, a command for instance: the likeliest by the model's own choice of tokens."""
         sampler = llama_cpp.llama_sampler_init_grammar(self._chat.vocab, grammar.gbnf.encode(), b"root")
         if not sampler:
-            raise SlmError(f"llama.cpp can't read the grammar of {len(grammar.commands)} commands: {_last_errors()}")
+            raise SlmError(f"llama.cpp can't read the grammar of {len(grammar.choices)} choices: {_last_errors()}")
         try:
             text = b""
-            while (command := grammar.complete(text[1:])) is None:
+            while (command := grammar.complete(text[len(grammar.lead) :])) is None:
                 token = self._sample()
                 if not _allows(sampler, token):
                     token = self._sample_allowed(sampler)
@@ -385,14 +424,14 @@ class Slm:
         """The choice among the tokens that the grammar allows, for when the free choice is none of them."""
         candidates = np.zeros(self._chat.size, _CANDIDATE)
         candidates["id"] = np.arange(self._chat.size)
-        logits = llama_cpp.llama_get_logits_ith(self._context, -1)
+        logits = llama_cpp.llama_get_logits_ith(self._current.handle, -1)
         candidates["logit"] = np.ctypeslib.as_array(logits, (self._chat.size,))
         array = _candidate_array(candidates)
         llama_cpp.llama_sampler_apply(grammar, ctypes.byref(array))
         llama_cpp.llama_sampler_apply(self._sampler, ctypes.byref(array))
         chosen = array.data[array.selected]
         if not _allows(grammar, chosen.id):
-            raise SlmError(f"{self.path}: its tokenizer can't spell any command that is open")
+            raise SlmError(f"{self.path}: its tokenizer can't spell any answer that is open")
         return int(chosen.id)
 
 

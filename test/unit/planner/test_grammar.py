@@ -148,7 +148,7 @@ def test_complete_tells_the_only_command_left() -> None:
 
 
 def test_a_grammar_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one command"):
+    with pytest.raises(ValueError, match="at least one choice"):
         CommandGrammar(())
     with pytest.raises(ValueError, match="no empty one"):
         CommandGrammar(("done()", ""))
