@@ -62,6 +62,9 @@ class EpisodeWatcher:
         self._decisions += 1
         return self._policy.decide(situation)
 
+    def classify_room(self, labels: Iterable[str]) -> str:
+        return self._policy.classify_room(labels)
+
     def recording(self, policy: str, episode: Episode, record: EpisodeRecord) -> Recording:
         """The episode that has just ended, as JSON-able data; `policy` is what the tables call it."""
         self._note_grid()

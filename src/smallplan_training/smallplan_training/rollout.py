@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from smallplan_planner.actions import Action, ActionKind, Outcome
 from smallplan_planner.generation import SlmError
-from smallplan_planner.policies import Policy
+from smallplan_planner.policies import Policy, classify_rooms
 from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import PromptView
 from smallplan_planner.scene_graph import SceneGraph
@@ -46,7 +46,7 @@ class DecisionRecord:
     refusal: str  # why it was refused, '' when it was not
     distance: float  # m travelled when the action had ended
     low_level_steps: int
-    latency: float  # s from the observation to the action: prompt, policy, check
+    latency: float  # s from the observation to the action: rooms, prompt, policy, check
     info: StepInfo | None  # the simulator's, None when nothing was executed
 
 
@@ -60,6 +60,8 @@ class EpisodeRecord:
     result: SearchResult
     decisions: tuple[DecisionRecord, ...]
     low_level_steps: int
+    graph: SceneGraph = field(default_factory=SceneGraph)  # what had been discovered in the end
+    room_labels: tuple[tuple[str, str], ...] = ()  # (room id, the label that it had in the end)
 
 
 OnStep = Callable[[Situation, DecisionRecord, SceneGraph], None]
@@ -86,8 +88,9 @@ def run_episode(
     search.observe(graph)
     while search.result is None:
         begin = time.perf_counter()
-        situation = search.situation()
         try:
+            classify_rooms(search, policy)
+            situation = search.situation()
             answer = policy.decide(situation)
         except SlmError as error:
             logger.warning("no decision: %s", error)
@@ -125,4 +128,6 @@ def run_episode(
         result=search.result,
         decisions=tuple(decisions),
         low_level_steps=steps,
+        graph=graph,
+        room_labels=tuple(search.room_labels.items()),
     )
