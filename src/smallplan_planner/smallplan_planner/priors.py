@@ -58,6 +58,11 @@ class Priors:
         prior = self.objects.get(_known_word(label, self.objects))
         return prior.places if prior is not None else ()
 
+    def size(self, label: str) -> Size | None:
+        """How large a thing of this label usually is; None when nothing is known about it."""
+        prior = self.objects.get(_known_word(label, self.objects))
+        return prior.size if prior is not None else None
+
     def room_type(self, label: str) -> str:
         """The room type that a room's label means, '' when it is none that is known here."""
         word = canonical(normalise(label))
@@ -67,6 +72,11 @@ class Priors:
         """The kind of furniture that a label means, '' when it is none that is known here."""
         word = canonical(normalise(label))
         return word if word in self.furniture else ""
+
+    def is_surface(self, label: str) -> bool:
+        """Whether things are usually put on furniture of this label."""
+        furniture = self.furniture.get(self.furniture_type(label))
+        return furniture is not None and furniture.surface
 
     def classify_room(self, labels: Iterable[str], certainty: float = 0.6) -> str:
         """The most likely type of a room in which things with these labels were seen.

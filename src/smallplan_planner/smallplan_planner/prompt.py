@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from smallplan_planner.actions import Action, ActionKind, ActionRules
 from smallplan_planner.names import NameBook, find_matches, sanitise
 from smallplan_planner.priors import Priors
-from smallplan_planner.scene_graph import OpenState, SceneGraph, distance_key
+from smallplan_planner.scene_graph import OpenState, SceneGraph, SceneObject, distance_key
 
-PROMPT_VERSION = "1"
+PROMPT_VERSION = "2"
 """Changes whenever the text below does: a model is trained for one version."""
 
 DISTANCE_WORDS = ((3.0, "very close"), (10.0, "near"), (20.0, "far"), (math.inf, "distant"))
@@ -28,7 +28,7 @@ MAX_HINTS = 4  # places that the line of common knowledge names
 
 _STATE_WORDS = {OpenState.NONE: "", OpenState.OPEN: "opened", OpenState.CLOSED: "closed"}
 _ACTION_LINES = {
-    ActionKind.NAVIGATE: "navigate(room, object): go to an object.",
+    ActionKind.NAVIGATE: "navigate(room, object): go near an object and look.",
     ActionKind.GO_TO_AND_OPEN: "go_to_and_open(room, object): open a closed door or container.",
     ActionKind.CLOSE: "close(room, object): close an opened door or container.",
     ActionKind.EXPLORE: "explore(room): look at unexplored space of a room.",
@@ -52,11 +52,12 @@ class RoomView:
 
 @dataclass(frozen=True)
 class Option:
-    """Something that can be done in a room: a closed door or container to open, or unexplored space."""
+    """Something that can be done in a room: a closed door or container to open, a surface to look at from near, or
+    unexplored space."""
 
     room: str
     distance: str  # one of DISTANCE_WORDS' words, or "unknown"
-    name: str = ""  # of the door or container, '' for unexplored space
+    name: str = ""  # of the door, container or surface, '' for unexplored space
     leads_out: bool = False  # of unexplored space: beyond the room
 
 
@@ -89,6 +90,7 @@ class PromptView:
     spaces: tuple[Option, ...] = ()
     doors: tuple[Option, ...] = ()
     containers: tuple[Option, ...] = ()
+    surfaces: tuple[Option, ...] = ()  # furniture with a top that the robot has not been near
     matches: tuple[tuple[str, str], ...] | None = ()  # (room, object), nearest first; None: not shown
     hints: tuple[Hint, ...] | None = ()  # None: not shown
 
@@ -127,10 +129,11 @@ def build_view(
     history: Sequence[PastAction] = (),
     invalid: Sequence[PastAction] = (),
     last_change: Mapping[str, int] | None = None,
+    surfaces: Sequence[SceneObject] = (),
 ) -> PromptView:
     """What the prompt shows of `graph` and of the actions that are open (`options`).
 
-    `last_change` (room id to step) orders the rooms.
+    `last_change` (room id to step) orders the rooms; `surfaces` are those that the robot has not been near.
     """
     age = last_change or {}
     kinds = [ActionKind.NAVIGATE, ActionKind.EXPLORE, ActionKind.DONE]
@@ -158,6 +161,7 @@ def build_view(
         spaces=spaces,
         doors=doors,
         containers=containers,
+        surfaces=_nearest_first([(distance_key(obj.distance), _object_option(obj, names)) for obj in surfaces]),
         matches=matches if helps.matches else None,
         hints=known_places(priors, target) if helps.hints else None,
     )
@@ -188,13 +192,16 @@ def _list_options(
         elif action.kind is ActionKind.GO_TO_AND_OPEN:
             door = graph.door_by_id.get(action.target_id)
             if door is None:
-                distance = graph.object_by_id[action.target_id].distance
-                option = Option(room, distance_word(distance), names.name(action.target_id))
-                containers.append((distance_key(distance), option))
+                obj = graph.object_by_id[action.target_id]
+                containers.append((distance_key(obj.distance), _object_option(obj, names)))
             else:
                 option = Option(room, distance_word(door.distance), names.name(door.id))
                 doors.append((distance_key(door.distance), option))
     return _nearest_first(spaces), _nearest_first(doors), _nearest_first(containers)
+
+
+def _object_option(obj: SceneObject, names: NameBook) -> Option:
+    return Option(names.name(obj.room), distance_word(obj.distance), names.name(obj.id))
 
 
 def _nearest_first(options: list[tuple[float, Option]]) -> tuple[Option, ...]:
@@ -231,6 +238,7 @@ def _user(view: PromptView) -> str:
     lines += _option_lines("Unexplored space", view.spaces)
     lines += _option_lines("Closed doors", view.doors)
     lines += _option_lines("Closed containers", view.containers)
+    lines += _option_lines("Seen from afar", view.surfaces)
     lines.append("Use listed names only. Explore only rooms with unexplored space. Target listed: done().")
     task = f"Task: find the {view.target}."
     if view.matches is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from smallplan_planner.actions import ActionRefused, ParseError, parse_command
-from smallplan_planner.policies import Policy
+from smallplan_planner.policies import GreedyPolicy, Policy
 from smallplan_planner.prompt import MODES, PROMPT_VERSION, render
 from smallplan_planner.response import parse_response
 from smallplan_planner.search import Answer, ResultCode, SearchConfig, Situation
@@ -120,7 +120,7 @@ class Collector:
             episode = draw_episode(house, seed, raster)
         except NoEpisode as error:
             raise UserError(str(error)) from error
-        planner = _Planner(self, ExpertPolicy(seed) if self._config.states == "expert" else None)
+        planner = _Planner(self, ExpertPolicy() if self._config.states == "expert" else None)
         meta = {"scene": house.name, "episode": index, "seed": seed, "target": episode.target}
         steps = count()
 
@@ -177,6 +177,10 @@ class _Planner:
         except ParseError as error:
             return Answer("", source="teacher", parse_error=str(error))
         return Answer(response.command, response.analysis, response.reasoning, source="teacher")
+
+    def classify_room(self, labels: Iterable[str]) -> str:
+        """By the driver; a teacher that plans by itself is shown rooms that the rule has named."""
+        return (self._driver or GreedyPolicy()).classify_room(labels)
 
 
 def _fault(text: str, situation: Situation) -> str:
@@ -272,7 +276,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _make_teacher(args: argparse.Namespace, stop: threading.Event) -> Teacher:
     if args.teacher == "expert":
-        return ExpertAdapter(args.seed)
+        return ExpertAdapter()
     if args.teacher == "gguf":
         path = check_model(Path(args.model) if args.model else default_model())
         from smallplan_planner.slm import Slm, SlmError

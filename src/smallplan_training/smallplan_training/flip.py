@@ -186,12 +186,12 @@ def names_in(view: PromptView) -> set[str]:
     return names
 
 
-def plain_words(views: Iterable[PromptView], seed: int = 0) -> set[str]:
+def plain_words(views: Iterable[PromptView]) -> set[str]:
     """The words that the expert writes beside names: what else stands in an answer is taken for a name."""
-    teacher, rng = ExpertTeacher(), random.Random(seed)
+    teacher = ExpertTeacher()
     words: set[str] = set()
     for view in views:
-        response = teacher.answer(view, rng)
+        response = teacher.answer(view)
         for text in (response.analysis, response.reasoning):
             words |= {token.lower() for token in _TOKEN.findall(_without_names(text, names_in(view))[0])}
     return words
@@ -226,7 +226,7 @@ def _make_pair(kind: str, situation: Situation, teacher: ExpertTeacher, rng: ran
     flipped = FLIPS[kind](situation.view, teacher, rng)
     if flipped is None:
         return None
-    before, after = teacher.answer(situation.view, rng), teacher.answer(flipped, rng)
+    before, after = teacher.answer(situation.view), teacher.answer(flipped)
     return Pair(kind, situation, flipped, before, after) if before.command != after.command else None
 
 

@@ -49,6 +49,9 @@ class DisturbedPolicy:
             return Answer(format_command(self._random.choice(others), situation.names), source="disturbed")
         return self._policy.decide(situation)
 
+    def classify_room(self, labels: Iterable[str]) -> str:
+        return self._policy.classify_room(labels)
+
 
 def meet_situations(policy: Policy, seeds: Iterable[int], config: SearchConfig, keep: int = 14) -> list[PromptView]:
     """The situations that a policy meets in generated houses, one house for each seed, at most `keep` an episode."""
@@ -91,7 +94,7 @@ def imagined_samples(priors: Priors, seed: int, small: bool = False) -> Iterator
         view = imagine(priors, rng)
         if small:
             view = shrink(view, rng)
-        yield _answered(_asked_otherwise(view, priors, rng), teacher, rng)
+        yield _answered(_asked_otherwise(view, priors, rng), teacher)
 
 
 def varied_samples(views: Iterable[PromptView], variations: int, priors: Priors, seed: int) -> Iterator[Sample]:
@@ -99,9 +102,9 @@ def varied_samples(views: Iterable[PromptView], variations: int, priors: Priors,
     rng = random.Random(seed)
     teacher = ExpertTeacher(priors)
     for view in views:
-        yield _answered(view, teacher, rng)
+        yield _answered(view, teacher)
         for _ in range(variations):
-            yield _answered(_asked_otherwise(view, priors, rng), teacher, rng)
+            yield _answered(_asked_otherwise(view, priors, rng), teacher)
 
 
 def shrink(view: PromptView, rng: random.Random) -> PromptView:
@@ -123,6 +126,7 @@ def shrink(view: PromptView, rng: random.Random) -> PromptView:
         spaces=tuple(option for option in view.spaces if option.room in names),
         doors=tuple(option for option in view.doors if option.room in names),
         containers=tuple(option for option in view.containers if option.name in things),
+        surfaces=tuple(option for option in view.surfaces if option.name in things),
     )
 
 
@@ -137,5 +141,5 @@ def _asked_otherwise(view: PromptView, priors: Priors, rng: random.Random) -> Pr
     return retarget(view, random_target(view, priors, rng), priors)
 
 
-def _answered(view: PromptView, teacher: ExpertTeacher, rng: random.Random) -> Sample:
-    return Sample(tuple(render(view)), teacher.answer(view, rng).render())
+def _answered(view: PromptView, teacher: ExpertTeacher) -> Sample:
+    return Sample(tuple(render(view)), teacher.answer(view).render())

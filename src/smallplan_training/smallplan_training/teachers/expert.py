@@ -8,13 +8,13 @@ DeGroot, Optimal Statistical Decisions, 1970, 14.5). It never sees metres, only 
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from dataclasses import dataclass
 
 from smallplan_planner.actions import ActionKind
 from smallplan_planner.names import matches_target, without_counter
 from smallplan_planner.priors import Place, Priors, load_priors
+from smallplan_planner.policies import RuleClassifier
 from smallplan_planner.prompt import MAX_HINTS, Option, PromptView
 from smallplan_planner.response import Response
 from smallplan_planner.search import Answer, Situation
@@ -22,15 +22,28 @@ from smallplan_planner.search import Answer, Situation
 METRES = {"very close": 1.5, "near": 6.0, "far": 14.0, "distant": 25.0, "unknown": 14.0}
 """What a distance word stands for, in metres."""
 
+_ORDER = (
+    (ActionKind.GO_TO_AND_OPEN, False),
+    (ActionKind.NAVIGATE, False),
+    (ActionKind.EXPLORE, False),
+    (ActionKind.GO_TO_AND_OPEN, True),
+)
+"""(kind, whether it is a door) in the order in which an analysis names candidates."""
+
 STEP_COST = 1.5  # m that an action costs beside its way, since the number of actions is limited too
 OPEN_COST = 2.0  # m that opening costs
 ENTER_COST = 8.0  # m that a room beyond a door still costs once its door is open
-DISTANCE_WEIGHT = {"normal": 1.0, "saver": 1.6}  # exponent of the cost
+DISTANCE_WEIGHT = {"normal": 0.5, "saver": 1.6}  # exponent of the cost
+LOOK_COST = 0.5  # m that looking costs
+LOOK = 0.5  # probability that a small thing on a surface was overlooked from afar
+TOO_FAR = {"normal": (), "saver": (("poor", "near"), ("poor", "far"), ("poor", "distant"), ("weak", "distant"))}
+"""(chance, distance) of a best candidate that is not worth its way: then the search ends."""
 
 CHANCES = ((0.10, 0.16, "good"), (0.035, 0.06, "fair"), (0.012, 0.02, "weak"), (0.0, 0.005, "poor"))
 """(from which probability on, what it counts as, its word): people judge in words, and so a decision follows from
 what the analysis says of each candidate."""
 
+SMALL = 0.3  # m; what is larger is recognised from afar
 SURPRISE = 0.25  # probability that a thing is nowhere where it is usually kept
 CONTAINERS_IN_A_HOUSE = 50  # over which a surprise in something closed spreads
 ROOMS_IN_A_HOUSE = 7
@@ -44,7 +57,7 @@ class Candidate:
 
     kind: ActionKind
     option: Option
-    worth: float  # probability per metre
+    worth: float  # what its chance counts as, over its cost
     usual: bool
     chance: str  # the probability in a word of `CHANCES`
 
@@ -75,21 +88,24 @@ class _Belief:
 
 
 class ExpertTeacher:
-    """Answers a prompt's view; the words vary with `rng`, the action does not."""
+    """Answers a prompt's view, the same view always in the same words: a small model has none to waste."""
 
     def __init__(self, priors: Priors | None = None) -> None:
         self._priors = priors or load_priors()
 
-    def answer(self, view: PromptView, rng: random.Random) -> Response:
+    def answer(self, view: PromptView) -> Response:
         matches = listed_matches(view, view.target) if view.matches is None else view.matches
         if matches:
             room, name = matches[0]
-            return _found(view, room, name, rng)
-        best = self.candidates(view)
-        return _search(view, best, rng) if best else self._without_options(view, rng)
+            return _found(view, room, name)
+        candidates = self.candidates(view)
+        if not candidates:
+            nothing = f"No {view.target} yet. Nothing is left to explore, to open or to look at."
+            return Response(nothing, "There is no place left, so I stop.", "done()")
+        return _search(view, candidates)
 
     def candidates(self, view: PromptView) -> list[Candidate]:
-        """The best container, the best space and the best door, most worth first; what may not be repeated left out."""
+        """The best container, surface, space and door, most worth first; what may not be repeated left out."""
         belief = _Belief(self._priors.places(view.target)[:MAX_HINTS])
         exponent = DISTANCE_WEIGHT[view.mode]
         tried = Counter(past.command for past in view.history)
@@ -98,6 +114,7 @@ class ExpertTeacher:
         found: list[Candidate] = []
         for kind, options in (
             (ActionKind.GO_TO_AND_OPEN, view.containers),
+            (ActionKind.NAVIGATE, view.surfaces if self._is_small(view.target) else ()),
             (ActionKind.EXPLORE, view.spaces),
             (ActionKind.GO_TO_AND_OPEN, view.doors),
         ):
@@ -106,7 +123,7 @@ class ExpertTeacher:
                 command = option_command(kind, option)
                 if command in repeated:
                     continue
-                probability, cost, usual = self._rate(option, options is view.doors, view, belief)
+                probability, cost, usual = self._rate(kind, option, view, belief)
                 probability *= 0.6 ** tried[command]
                 counts, chance = next((value, word) for limit, value, word in CHANCES if probability >= limit)
                 rated.append(Candidate(kind, option, counts / cost**exponent, usual, chance))
@@ -114,33 +131,13 @@ class ExpertTeacher:
                 found.append(max(rated, key=lambda candidate: candidate.worth))
         return sorted(found, key=lambda candidate: -candidate.worth)
 
-    def _without_options(self, view: PromptView, rng: random.Random) -> Response:
-        """Nothing can be explored or opened now: go near a surface where small things may lie unseen, else give up."""
-        analysis = f"The {view.target} is not found, and nothing is left to explore or open."
-        visited = {past.command for past in view.history}
-        for room, name in self._surfaces(view):
-            command = f"{ActionKind.NAVIGATE.verb}({room}, {name})"
-            if command not in visited and name not in view.near:
-                return Response(analysis, f"{name} in {room} may hold it, so I look from near.", command)
-        return Response(analysis, rng.choice(("The search ends.", "There is no place left to look.")), "done()")
-
-    def _surfaces(self, view: PromptView) -> list[tuple[str, str]]:
-        """(room, name) of the listed surfaces on which the target is usually kept; of any when nothing is known."""
-        belief = _Belief(self._priors.places(view.target)[:MAX_HINTS])
-        found = []
-        for room in view.rooms:
-            for obj in room.objects:
-                furniture = self._priors.furniture_type(without_counter(obj.name))
-                if furniture and self._priors.furniture[furniture].surface:
-                    usual = belief.at(self._type_of(room.name), furniture, "on")
-                    if usual or not belief.known:
-                        found.append((usual, room.name, obj.name))
-        return [(room, name) for _, room, name in sorted(found, key=lambda item: -item[0])]
-
-    def _rate(self, option: Option, is_door: bool, view: PromptView, belief: _Belief) -> tuple[float, float, bool]:
+    def _rate(
+        self, kind: ActionKind, option: Option, view: PromptView, belief: _Belief
+    ) -> tuple[float, float, bool]:
         """(probability, cost in metres, whether the target is usually there) of one option."""
         metres = METRES[option.distance] + STEP_COST
         room = self._type_of(option.room)
+        is_door = option in view.doors
         if is_door and not _leads_on(option, view):
             return 0.0, metres + OPEN_COST, False
         if is_door or option.leads_out:
@@ -149,6 +146,10 @@ class ExpertTeacher:
         if not option.name:
             return self._in_unseen_part(room, belief), metres, belief.in_room(room) > 0
         furniture = self._priors.furniture_type(without_counter(option.name))
+        if kind is ActionKind.NAVIGATE:
+            on_it = belief.at(room, furniture, "on")
+            share = LOOK * (1.0 - SURPRISE) / self._pieces(room, furniture) if on_it else 0.0
+            return share * on_it, metres + LOOK_COST, on_it > 0
         expected = belief.at(room, furniture, "in")
         probability = SURPRISE * IN_CLOSED / CONTAINERS_IN_A_HOUSE
         if expected:
@@ -175,6 +176,11 @@ class ExpertTeacher:
         share = (missing + second) * (1.0 - SURPRISE) / max(1.0, min(exits, unseen))
         return 0.7 * (surprise + share), missing > 0
 
+    def _is_small(self, target: str) -> bool:
+        """Whether it is too small to be recognised from afar; what nobody knows may be."""
+        size = self._priors.size(target)
+        return size is None or max(size) < SMALL
+
     def _pieces(self, room: str, furniture: str) -> float:
         """How many pieces of a kind a room of that type usually has."""
         rooms = self._priors.furniture[furniture].rooms
@@ -185,15 +191,14 @@ class ExpertTeacher:
         return self._priors.room_type(without_counter(room_name))
 
 
-class ExpertPolicy:
-    """The expert as a policy; `seed` varies its words only."""
+class ExpertPolicy(RuleClassifier):
+    """The expert as a policy."""
 
-    def __init__(self, seed: int = 0, priors: Priors | None = None) -> None:
+    def __init__(self, priors: Priors | None = None) -> None:
         self._teacher = ExpertTeacher(priors)
-        self._rng = random.Random(seed)
 
     def decide(self, situation: Situation) -> Answer:
-        response = self._teacher.answer(situation.view, self._rng)
+        response = self._teacher.answer(situation.view)
         return Answer(response.command, response.analysis, response.reasoning)
 
 
@@ -218,42 +223,31 @@ def _same_twice(view: PromptView) -> bool:
     return len(view.history) >= 2 and view.history[-1].command == view.history[-2].command
 
 
-def _found(view: PromptView, room: str, name: str, rng: random.Random) -> Response:
-    analysis = rng.choice((f"{name} is in {room}.", f"The {view.target} is found: {name} in {room}."))
-    reasoning = rng.choice(("The target is listed, so the search ends.", f"{name} is what was asked for."))
-    return Response(analysis, reasoning, "done()")
+def _found(view: PromptView, room: str, name: str) -> Response:
+    return Response(f"{name} is in {room}.", f"The {view.target} is found, so I stop.", "done()")
 
 
-def _search(view: PromptView, candidates: list[Candidate], rng: random.Random) -> Response:
-    target, best = view.target, candidates[0]
-    opening = rng.choice((f"No {target} yet.", f"The {target} is not found."))
-    # always container, space, door: one place in the text for each comparison
-    order = sorted(candidates, key=lambda c: (c.option.name == "", _is_door(c, view)))
-    listed = "; ".join(_describe(candidate) for candidate in order)
-    analysis = f"{opening} {rng.choice(('Options', 'Best options'))}: {listed}."
-    return Response(analysis, _reason(view, best, rng), option_command(best.kind, best.option))
-
-
-def _is_door(candidate: Candidate, view: PromptView) -> bool:
-    return candidate.option in view.doors
+def _search(view: PromptView, candidates: list[Candidate]) -> Response:
+    best = candidates[0]
+    # always container, surface, space, door: one place in the text for each comparison
+    order = sorted(candidates, key=lambda c: _ORDER.index((c.kind, c.option in view.doors)))
+    analysis = f"No {view.target} yet. Options: {'; '.join(map(_describe, order))}."
+    if (best.chance, best.option.distance) in TOO_FAR[view.mode]:
+        return Response(analysis, "Not worth the way, so I stop.", "done()")
+    return Response(analysis, _reason(view, best), option_command(best.kind, best.option))
 
 
 def _describe(candidate: Candidate) -> str:
     option = candidate.option
-    thing = option.name or "space"
-    return f"{thing} in {option.room}, {option.distance}, {candidate.chance}"
+    return f"{option.name or 'space'} in {option.room}, {option.distance}, {candidate.chance}"
 
 
-def _reason(view: PromptView, best: Candidate, rng: random.Random) -> str:
-    target, option = view.target, best.option
-    if option in view.doors or option.name:
-        thing, act = f"{option.name} in {option.room}", "open it"
-    else:
-        thing, act = f"unexplored space in {option.room}", "look there"
-    if best.usual and (option in view.doors or option.leads_out):
-        why = rng.choice(("a usual room is not found yet", f"the {target} may be in a room not yet seen"))
-    elif best.usual:
-        why = rng.choice((f"a usual place of the {target}", f"the {target} is often kept there"))
-    else:
-        why = rng.choice((f"it is {option.distance}", "the usual places are not at hand"))
-    return f"{thing}: {why}, so I {act}."
+def _reason(view: PromptView, best: Candidate) -> str:
+    option = best.option
+    thing = f"{option.name or 'space'} in {option.room}"
+    act = "open it" if best.kind is ActionKind.GO_TO_AND_OPEN else "look there"
+    if not best.usual:
+        return f"{thing}: it is {option.distance}, so I {act}."
+    if option in view.doors or option.leads_out:
+        return f"{thing}: a usual room is not found yet, so I {act}."
+    return f"{thing}: a usual place of the {view.target}, so I {act}."

@@ -10,6 +10,7 @@ import random
 from collections import Counter
 
 from smallplan_planner.actions import ActionKind
+from smallplan_planner.names import without_counter
 from smallplan_planner.priors import Priors
 from smallplan_planner.prompt import DISTANCE_WORDS, ObjectView, Option, PastAction, PromptView, RoomView
 
@@ -25,8 +26,9 @@ def imagine(priors: Priors, rng: random.Random) -> PromptView:
     containers: list[tuple[float, Option]] = []
     spaces: list[tuple[float, Option]] = []
     doors: list[tuple[float, Option]] = []
+    surfaces: list[tuple[float, Option]] = []
     here = rng.randrange(len(types))
-    opened = rng.random()
+    opened, looked = rng.random(), rng.random()
     for index, room_type in enumerate(types):
         name = _named(counter, room_type if rng.random() < 0.85 else "room")
         distance = rng.choices((0, 1), (2, 3))[0] if index == here else rng.choices((0, 1, 2, 3), (1, 6, 6, 3))[0]
@@ -37,6 +39,8 @@ def imagine(priors: Priors, rng: random.Random) -> PromptView:
         for obj in objects:
             if obj.state == "closed":
                 containers.append(_option(name, _nearby(distance, rng), rng, obj.name))
+            if obj.state != "opened" and priors.is_surface(without_counter(obj.name)) and rng.random() > looked:
+                surfaces.append(_option(name, _nearby(distance, rng), rng, obj.name))
         if rooms[-1].unexplored or rng.random() < 0.2:
             leads_out = not rooms[-1].unexplored or rng.random() < 0.3
             spaces.append(_option(name, _nearby(distance, rng), rng, leads_out=leads_out))
@@ -58,6 +62,7 @@ def imagine(priors: Priors, rng: random.Random) -> PromptView:
         spaces=_nearest_first(spaces),
         doors=_nearest_first(doors),
         containers=_nearest_first(containers),
+        surfaces=_nearest_first(surfaces),
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -45,18 +44,16 @@ class Teacher(Protocol):
 
 
 class ExpertAdapter:
-    """The built-in expert. The words of an answer follow from the prompt and `seed`, so that a rerun repeats them."""
+    """The built-in expert."""
 
     name = "expert"
     model = ""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self) -> None:
         self._expert = ExpertTeacher()
-        self._seed = seed
 
     def answer(self, situation: Situation) -> TeacherAnswer:
-        rng = random.Random(f"{self._seed}/{prompt_hash(render(situation.view))}")
-        return TeacherAnswer(self._expert.answer(situation.view, rng).render())
+        return TeacherAnswer(self._expert.answer(situation.view).render())
 
 
 class GgufTeacher:

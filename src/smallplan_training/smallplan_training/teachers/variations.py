@@ -108,6 +108,7 @@ def from_record(data: Mapping[str, Any]) -> PromptView:
         spaces=tuple(Option(**option) for option in data["spaces"]),
         doors=tuple(Option(**option) for option in data["doors"]),
         containers=tuple(Option(**option) for option in data["containers"]),
+        surfaces=tuple(Option(**option) for option in data["surfaces"]),
         matches=None if data["matches"] is None else tuple((room, name) for room, name in data["matches"]),
         hints=None if data["hints"] is None else tuple(Hint(h["room"], tuple(h["furniture"])) for h in data["hints"]),
     )
@@ -132,5 +133,6 @@ def _with_names(view: PromptView, new: Mapping[str, str]) -> PromptView:
         history=tuple(past(item) for item in view.history),
         invalid=tuple(past(item) for item in view.invalid),
         containers=options(view.containers),
+        surfaces=options(view.surfaces),
         matches=None if view.matches is None else tuple((room, name(item)) for room, item in view.matches),
     )

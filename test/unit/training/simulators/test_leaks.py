@@ -115,7 +115,7 @@ def policy_of(kind: str, seed: int, model: Path) -> Iterator[Policy]:
         with Slm(model, n_threads=1, limits=AnswerLimits(12, 12)) as slm:
             yield SlmPolicy(slm)
     else:
-        yield Wanderer(seed) if kind == "wanderer" else ExpertPolicy(seed)
+        yield Wanderer(seed) if kind == "wanderer" else ExpertPolicy()
 
 
 @pytest.fixture(scope="module")
