@@ -114,19 +114,30 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
 
 def report(model: str, pairs: int, results: Sequence[SuiteResult], command: str = "") -> dict[str, Any]:
     """The figures as JSON data: percentages, with the interval of the pairs passed and a few failures."""
-    suites = {}
-    for result in results:
-        right = result.right
-        passed = sum(first and second for first, second in right)
-        suites[result.name] = {
-            "pairs": len(right),
-            "both": _percent(passed, len(right)),
-            "first": _percent(sum(first for first, _ in right), len(right)),
-            "second": _percent(sum(second for _, second in right), len(right)),
-            "interval": [round(end, 1) for end in wilson(passed, len(right))],
-            "examples": [_failure(*failure) for failure in _failures(result)[:EXAMPLES]],
-        }
-    return {"model": model, "pairs": pairs, "suites": suites, "command": command}
+    return {"model": model, "pairs": pairs, "suites": {r.name: _figures(r) for r in results}, "command": command}
+
+
+def _figures(result: SuiteResult) -> dict[str, Any]:
+    right, count = result.right, len(result.pairs)
+    passed = [first and second for first, second in right]
+    kinds: dict[str, list[bool]] = {}
+    for pair, both in zip(result.pairs, passed):
+        kinds.setdefault(pair.kind, []).append(both)
+    unreadable = [
+        question.read(text) is None
+        for pair, texts in zip(result.pairs, result.answers)
+        for question, text in zip((pair.first, pair.second), texts)
+    ]
+    return {
+        "pairs": count,
+        "both": result.both,
+        "first": _percent(sum(first for first, _ in right), count),
+        "second": _percent(sum(second for _, second in right), count),
+        "interval": [round(end, 1) for end in wilson(sum(passed), count)],
+        "unreadable": _percent(sum(unreadable), len(unreadable)),
+        "kinds": {kind: {"pairs": len(p), "both": _percent(sum(p), len(p))} for kind, p in sorted(kinds.items())},
+        "examples": [_failure(*failure) for failure in _failures(result)[:EXAMPLES]],
+    }
 
 
 def _failures(result: SuiteResult) -> list[tuple[Question, str]]:
@@ -195,14 +206,10 @@ def _print_report(figures: dict[str, Any], console: Console) -> None:
     table.add_column("passing means")
     for name, suite in figures["suites"].items():
         low, high = suite["interval"]
-        table.add_row(
-            name,
-            f"{suite['both']:g}",
-            f"{low:.0f} … {high:.0f}",
-            f"{suite['first']:g}",
-            f"{suite['second']:g}",
-            SUITES[name].meaning,
-        )
+        sides = (f"{suite['first']:g}", f"{suite['second']:g}")
+        kinds = "; ".join(f"{kind} ({part['pairs']}) {part['both']:g}" for kind, part in suite["kinds"].items())
+        meaning = f"{SUITES[name].meaning}\n[dim]{kinds}[/]"
+        table.add_row(name, f"{suite['both']:g}", f"{low:.0f} … {high:.0f}", *sides, meaning)
     console.print(table)
 
 

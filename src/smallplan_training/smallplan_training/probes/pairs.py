@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from smallplan_planner.actions import ActionKind, ParseError
-from smallplan_planner.prompt import Message, PromptView, render
+from smallplan_planner.prompt import Message, Option, PromptView, render
 from smallplan_planner.response import parse_response
 from smallplan_training.teachers.expert import option_command
 
@@ -41,8 +41,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Pair:
-    """Counts as passed only when both answers are right."""
+    """Counts as passed only when both answers are right. `kind` tells the pairs of a suite apart, in a word."""
 
+    kind: str
     first: Question
     second: Question
 
@@ -66,12 +67,18 @@ def ask(view: PromptView, wanted: Iterable[str], avoid: bool = False) -> Questio
 
 def listed_commands(view: PromptView) -> frozenset[str]:
     """The commands that take one of the options which the prompt lists."""
-    return frozenset(
-        option_command(kind, option)
+    return frozenset(option_command(kind, option) for kind, option in listed_options(view))
+
+
+def listed_options(view: PromptView) -> list[tuple[ActionKind, Option]]:
+    """Every option that the prompt lists, with the action that takes it."""
+    return [
+        (kind, option)
         for kind, options in (
             (ActionKind.EXPLORE, view.spaces),
             (ActionKind.GO_TO_AND_OPEN, view.doors),
             (ActionKind.GO_TO_AND_OPEN, view.containers),
+            (ActionKind.NAVIGATE, view.surfaces),
         )
         for option in options
-    )
+    ]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from smallplan_planner.actions import ActionKind
 from smallplan_planner.names import MAX_NAME_LENGTH, matches_target, normalise, sanitise, without_counter
-from smallplan_planner.priors import Priors
+from smallplan_planner.priors import FurniturePrior, Priors
 from smallplan_planner.prompt import DISTANCE_WORDS, ObjectView, Option, PromptView, RoomView
 from smallplan_planner.synonyms import canonical, words_for
 from smallplan_training.nano.situations import shrink
@@ -31,18 +32,42 @@ _RARE_ROOMS = (
 )
 
 
+class Kind(Enum):
+    """What can be an option."""
+
+    CONTAINER = "container"
+    SURFACE = "surface"
+    ROOM = "room"
+
+    @property
+    def action(self) -> ActionKind:
+        """What takes it: containers are opened, surfaces looked at from near, rooms explored."""
+        return _ACTIONS[self]
+
+    def is_made_of(self, furniture: FurniturePrior) -> bool:
+        """Whether such furniture is of this kind; for a room whether the furniture shows what is kept on it."""
+        return furniture.openable if self is Kind.CONTAINER else furniture.surface
+
+
+_ACTIONS = {
+    Kind.CONTAINER: ActionKind.GO_TO_AND_OPEN,
+    Kind.SURFACE: ActionKind.NAVIGATE,
+    Kind.ROOM: ActionKind.EXPLORE,
+}
+
+
 @dataclass(frozen=True)
 class Spot:
-    """A place that can be an option: a container in a room, or with `name` '' the unexplored part of the room."""
+    """A place that can be an option: a container or a surface in a room, or (`name` '') the room's unexplored part."""
 
+    kind: Kind
     room: str
     name: str = ""
 
     @property
     def command(self) -> str:
         """The command that takes it."""
-        kind = ActionKind.GO_TO_AND_OPEN if self.name else ActionKind.EXPLORE
-        return option_command(kind, Option(self.room, "unknown", self.name))
+        return option_command(self.kind.action, Option(self.room, "unknown", self.name))
 
 
 def draw_scene(priors: Priors, rng: random.Random) -> PromptView:
@@ -116,7 +141,7 @@ def names_in_scene(view: PromptView) -> set[str]:
 
 
 def without_options(view: PromptView) -> PromptView:
-    """The scene with everything opened and explored, and a history of at most three actions, none of them failed."""
+    """The scene with everything opened, explored and looked at, after at most three actions, none of them failed."""
     rooms = tuple(
         replace(
             room,
@@ -126,7 +151,7 @@ def without_options(view: PromptView) -> PromptView:
         for room in view.rooms
     )
     history = tuple(past for past in view.history if not past.outcome.startswith("failed"))[-3:]
-    return replace(view, rooms=rooms, history=history, invalid=(), spaces=(), doors=(), containers=())
+    return replace(view, rooms=rooms, history=history, invalid=(), spaces=(), doors=(), containers=(), surfaces=())
 
 
 def insert(view: PromptView, room: str, obj: ObjectView, index: int) -> PromptView:
@@ -147,39 +172,48 @@ def add_room(view: PromptView, name: str, objects: tuple[ObjectView, ...], rng: 
 
 
 def add_spot(
-    view: PromptView, room_type: str, furniture: str, priors: Priors, rng: random.Random, own_room: bool = False
+    view: PromptView,
+    kind: Kind,
+    place: tuple[str, str],
+    priors: Priors,
+    rng: random.Random,
+    own_room: bool = False,
 ) -> tuple[PromptView, Spot]:
-    """The scene with a container of this kind in a room of that type (with '' just the room), opened or explored.
+    """The scene with a spot more that is no option: opened, explored or looked at. `place` is room type, furniture.
 
-    It goes into a room of the type that is there, unless it shall have one of its `own` or be a room itself.
+    Furniture goes into a room of the type that is there, unless it shall have one of its `own`.
     """
+    room_type, furniture = place
     there = [room.name for room in view.rooms if priors.room_type(without_counter(room.name)) == room_type]
-    if own_room or not furniture or not there:
+    if own_room or kind is Kind.ROOM or not there:
         room = fresh(view, room_type)
         view = add_room(view, room, _contents(view, room_type, priors, rng), rng)
     else:
         room = rng.choice(there)
-    if not furniture:
-        return view, Spot(room)
+    if kind is Kind.ROOM:
+        return view, Spot(kind, room)
     name = fresh(view, furniture)
     count = next(len(r.objects) for r in view.rooms if r.name == room)
-    return insert(view, room, ObjectView(name, "opened"), rng.randrange(count + 1)), Spot(room, name)
+    state = "opened" if kind is Kind.CONTAINER else ""
+    return insert(view, room, ObjectView(name, state), rng.randrange(count + 1)), Spot(kind, room, name)
 
 
 def make_available(view: PromptView, spot: Spot, distance: str) -> PromptView:
-    """The scene in which the spot is closed, or has unexplored space, and stands among the options."""
+    """The scene in which the spot is an option: closed, unexplored, or seen from afar only."""
+    option = Option(spot.room, distance, spot.name)
+    if spot.kind is Kind.SURFACE:
+        return replace(view, surfaces=_nearest_first((*view.surfaces, option)))
     rooms = tuple(
         replace(
             room,
             objects=tuple(replace(o, state="closed") if o.name == spot.name else o for o in room.objects),
-            unexplored=room.unexplored or not spot.name,
+            unexplored=room.unexplored or spot.kind is Kind.ROOM,
         )
         if room.name == spot.room
         else room
         for room in view.rooms
     )
-    option = Option(spot.room, distance, spot.name)
-    if spot.name:
+    if spot.kind is Kind.CONTAINER:
         return replace(view, rooms=rooms, containers=_nearest_first((*view.containers, option)))
     return replace(view, rooms=rooms, spaces=_nearest_first((*view.spaces, option)))
 

@@ -17,10 +17,11 @@ from smallplan_planner.priors import Priors
 from smallplan_planner.prompt import LAST_ACTIONS, Hint, ObjectView, Option, PastAction, PromptView
 from smallplan_planner.room_prompt import parse_room, render_room
 from smallplan_planner.synonyms import words_for
-from smallplan_training.probes.pairs import Pair, Question, ask, listed_commands
+from smallplan_training.probes.pairs import Pair, Question, ask, listed_commands, listed_options
 from smallplan_training.probes.scenery import (
     DISTANCES,
     QUALIFIERS,
+    Kind,
     Spot,
     add_door,
     add_room,
@@ -45,6 +46,11 @@ _SYNONYM = 0.15  # share of present targets that are listed by another word
 _COUNTED = 0.25  # share of names with a counter
 _CERTAIN = 0.8  # probability from which on the rule's room type is beyond doubt
 _TARGETS = 8  # tried in a scene until the modes differ
+
+
+_KINDS, _KIND_WEIGHTS = (Kind.CONTAINER, Kind.SURFACE, Kind.ROOM), (5, 2, 4)
+_EXHAUSTED = {Kind.CONTAINER: "it is open already", Kind.ROOM: "the room has no unexplored space"}
+"""Why a command that takes an exhausted spot is refused; looking again is allowed."""
 
 
 @dataclass(frozen=True)
@@ -80,43 +86,45 @@ def membership(priors: Priors, rng: random.Random, helped: bool) -> Pair | None:
         views.append(replace(view, matches=listed_matches(view, view.target) if helped else None))
     if listed_matches(views[1], absent.target) or _answer(views[0]) != "done()" or _answer(views[1]) == "done()":
         return None
-    return Pair(ask(views[0], {"done()"}), ask(views[1], {"done()"}, avoid=True))
+    kind = "known target" if priors.places(target) else "unknown target"
+    return Pair(kind, ask(views[0], {"done()"}), ask(views[1], {"done()"}, avoid=True))
 
 
 def copying(priors: Priors, rng: random.Random) -> Pair | None:
     """The only option is called by a name of the vocabulary, or by one that it lacks.
 
-    A closed container or a room with unexplored space, everything else being opened and explored. Unseen names are
-    made up, rare words, or a simulator's labels with underscores and numbers. Both times the command must name it.
+    A closed container, a surface or a room with unexplored space, everything else being opened and explored; some
+    are the second of their name. Unseen names are made up, rare words, or a simulator's labels with underscores and
+    numbers. Both times the command must name it.
     """
     scene = ask_for(without_options(draw_scene(priors, rng)), draw_target(priors, rng), priors)
     if scene is None:
         return None
-    scene = replace(scene, doors=())
-    is_room = rng.random() < 0.4
-    known = list(priors.rooms) if is_room else [kind for kind, prior in priors.furniture.items() if prior.openable]
-    counter = f"-{rng.randint(2, 4)}" if rng.random() < _COUNTED else ""
-    place = rng.randrange(2**32)
-    distance = rng.choice(DISTANCES)
-    room = rng.choice(scene.rooms)
-    index = rng.randrange(len(room.objects) + 1)
+    kind, counted = _draw_kind(rng), rng.random() < _COUNTED
+    known = [name for name, prior in priors.furniture.items() if kind.is_made_of(prior)]
+    known = list(priors.rooms) if kind is Kind.ROOM else known
+    distance, room, place = rng.choice(DISTANCES), rng.choice(scene.rooms), rng.random()
     questions = []
-    for stem in (rng.choice(known), unseen_name(priors, rng, is_room)):
-        name = stem + counter
-        if fresh(scene, name) != name:
+    for stem in (rng.choice(known), unseen_name(priors, rng, kind is Kind.ROOM)):
+        view, spot = scene, Spot(kind, "")
+        if fresh(scene, stem) != stem:
             return None
-        if is_room:
-            view = add_room(scene, name, room.objects[:0], random.Random(place))
-            spot = Spot(name)
-        else:
-            view = insert(scene, room.name, ObjectView(name, "opened"), index)
-            spot = Spot(room.name, name)
-        questions.append(ask(make_available(view, spot, distance), {spot.command}))
-    return Pair(*questions)
+        for name in (stem, f"{stem}-2") if counted else (stem,):
+            if kind is Kind.ROOM:
+                view, spot = add_room(view, name, (), random.Random(place)), Spot(kind, name)
+            else:
+                obj = ObjectView(name, "opened" if kind is Kind.CONTAINER else "")
+                view = insert(view, room.name, obj, int(place * (len(room.objects) + 1)))
+                spot = Spot(kind, room.name, name)
+        view = make_available(view, spot, distance)
+        if _answer(view) != spot.command:
+            return None
+        questions.append(ask(view, {spot.command}))
+    return Pair(kind.value + (", second of its name" if counted else ""), *questions)
 
 
 def nearer(priors: Priors, rng: random.Random) -> Pair | None:
-    """Two equal containers or two equal rooms to explore, one of them nearer; in the second prompt the other one.
+    """Two equal options (containers, surfaces, rooms), one of them nearer; in the second prompt the other one.
 
     Each time the expert's command, which takes the nearer.
     """
@@ -129,13 +137,15 @@ def nearer(priors: Priors, rng: random.Random) -> Pair | None:
     for distances in ((near, far), (far, near)):
         view = make_available(scene, one, DISTANCES[distances[0]])
         views.append(make_available(view, other, DISTANCES[distances[1]]))
-    return _if_expert_takes(views, (one, other))
+    if not _expert_takes(views, (one, other)):
+        return None
+    return Pair(_kind(one, other), *(ask(view, {spot.command}) for view, spot in zip(views, (one, other))))
 
 
 def exhausted(priors: Priors, rng: random.Random) -> Pair | None:
-    """Of two equal places one is open (explored) and the other closed (unexplored); then the other way round.
+    """Of two equal places one is open (explored, looked at) and the other is not; then the other way round.
 
-    Each time a command that takes something listed as an option: what is open or explored is not.
+    Each time a command that takes something listed as an option: what is open, explored or looked at is not.
     """
     twins = _twins(priors, rng)
     if twins is None:
@@ -143,9 +153,9 @@ def exhausted(priors: Priors, rng: random.Random) -> Pair | None:
     scene, one, other = twins
     distance = rng.choice(DISTANCES[:3])
     views = [make_available(scene, spot, distance) for spot in (one, other)]
-    if _if_expert_takes(views, (one, other)) is None:
+    if not _expert_takes(views, (one, other)):
         return None
-    return Pair(*(ask(view, listed_commands(view)) for view in views))
+    return Pair(_kind(one, other), *(ask(view, listed_commands(view)) for view in views))
 
 
 def refused(priors: Priors, rng: random.Random) -> Pair | None:
@@ -161,22 +171,22 @@ def refused(priors: Priors, rng: random.Random) -> Pair | None:
     scene = replace(scene, history=scene.history[-(LAST_ACTIONS - 1) :])
     first = second = make_available(scene, other, rng.choice(DISTANCES[:3]))
     kind = rng.choice(("exhausted", "unlisted", "unreachable"))
-    if kind == "exhausted":
-        past = PastAction(
-            one.command, "invalid, " + ("it is open already" if one.name else "the room has no unexplored space")
-        )
+    if kind == "exhausted" and one.kind in _EXHAUSTED:
+        past = PastAction(one.command, f"invalid, {_EXHAUSTED[one.kind]}")
     elif kind == "unlisted":
         name = fresh(scene, unseen_word(priors, rng))
-        command = option_command(ActionKind.GO_TO_AND_OPEN, Option(one.room, "", name))
+        command = Spot(Kind.CONTAINER, one.room, name).command
         past = PastAction(command, f"invalid, there is no object called  {name}")
-    else:
+    elif kind == "unreachable":
         first = make_available(first, one, "very close")
         past = PastAction(one.command, "failed, unreachable")
         second = replace(second, rooms=first.rooms)
+    else:
+        return None
     second = replace(second, history=(*second.history, past))
     if _answer(second) not in listed_commands(second):
         return None
-    return Pair(*(ask(view, listed_commands(view)) for view in (first, second)))
+    return Pair(kind, *(ask(view, listed_commands(view)) for view in (first, second)))
 
 
 def mode(priors: Priors, rng: random.Random) -> Pair | None:
@@ -188,7 +198,8 @@ def mode(priors: Priors, rng: random.Random) -> Pair | None:
         view = retarget(scene, random_target(scene, priors, rng, found=0.0), priors)
         normal, saver = (replace(view, mode=name) for name in ("normal", "saver"))
         if not view.matches and _answer(normal) != _answer(saver):
-            return Pair(*(ask(each, _equals(each, _answer(each))) for each in (normal, saver)))
+            kind = "give up" if "done()" in (_answer(normal), _answer(saver)) else "elsewhere"
+            return Pair(kind, *(ask(each, _equals(each, _answer(each))) for each in (normal, saver)))
     return None
 
 
@@ -211,7 +222,7 @@ def room(priors: Priors, rng: random.Random) -> Pair | None:
             return None
         messages = tuple(render_room([*clutter, *words], priors.rooms))
         questions.append(Question(messages, frozenset({label}), _RoomReader(priors.rooms)))
-    return Pair(*questions)
+    return Pair("unknown words" if other == UNCERTAIN_ROOM else "another type", *questions)
 
 
 def usual_place(priors: Priors, rng: random.Random) -> Pair | None:
@@ -224,30 +235,32 @@ def usual_place(priors: Priors, rng: random.Random) -> Pair | None:
     scene = ask_for(without_options(draw_scene(priors, rng)), target, priors)
     if scene is None:
         return None
-    scene = replace(scene, doors=())
-    in_container = rng.random() < 0.6
-    kept = {(place.room, place.furniture) for place in priors.places(target)}
+    kind = _draw_kind(rng)
+    known = {place.room for place in priors.places(target)}
     places = sorted(
         (room_type, name)
         for name, prior in priors.furniture.items()
         for room_type in prior.rooms
-        if (prior.openable if in_container else prior.surface) and room_type not in {known for known, _ in kept}
+        if kind.is_made_of(prior) and room_type not in known
     )
     chosen = rng.sample(places, 2)
     if chosen[0][0] == chosen[1][0]:
         return None
     spots: list[Spot] = []
-    for room_type, furniture in chosen:
-        scene, spot = add_spot(scene, room_type, furniture if in_container else "", priors, rng)
+    for place in chosen:
+        scene, spot = add_spot(scene, kind, place, priors, rng)
         spots.append(spot)
     distance = rng.choice(DISTANCES[:3])
-    for spot in spots:
+    for spot in rng.sample(spots, 2):
         scene = make_available(scene, spot, distance)
+    if _answer(scene) not in {spot.command for spot in spots}:
+        return None
     return Pair(
+        f"{kind.value}, {'known' if known else 'unknown'} target",
         *(
             ask(replace(scene, hints=(Hint(room_type, (furniture,)),)), {spot.command})
             for (room_type, furniture), spot in zip(chosen, spots)
-        )
+        ),
     )
 
 
@@ -265,42 +278,45 @@ SUITES: dict[str, Suite] = {
 
 
 def _twins(priors: Priors, rng: random.Random) -> tuple[PromptView, Spot, Spot] | None:
-    """A scene with two places of a kind, both opened or explored, and in half the scenes a far door.
+    """A scene with two spots of a kind, both exhausted, and in half the scenes a far door.
 
-    The places are usual for the target when it is known at all.
+    They are usual places of the target when it is known at all.
     """
     target = draw_target(priors, rng)
     scene = ask_for(without_options(draw_scene(priors, rng)), target, priors)
     if scene is None:
         return None
-    scene = replace(scene, doors=())
-    in_container = rng.random() < 0.6
-    usual = [place for place in priors.places(target) if (place.relation == "in") == in_container]
-    if usual:
-        place = rng.choice(usual[:2])
-        room_type, furniture = place.room, place.furniture
-    elif priors.places(target):
+    kind = _draw_kind(rng)
+    relation = "in" if kind is Kind.CONTAINER else "on"
+    usual = [(place.room, place.furniture) for place in priors.places(target) if place.relation == relation][:2]
+    if priors.places(target) and not usual:
         return None
-    else:
-        openable = sorted((r, name) for name, prior in priors.furniture.items() if prior.openable for r in prior.rooms)
-        room_type, furniture = rng.choice(openable)
-    furniture = furniture if in_container else ""
-    scene, one = add_spot(scene, room_type, furniture, priors, rng)
-    scene, other = add_spot(scene, room_type, furniture, priors, rng, own_room=rng.random() < 0.3)
+    anywhere = sorted(
+        (r, name) for name, prior in priors.furniture.items() if kind.is_made_of(prior) for r in prior.rooms
+    )
+    place = rng.choice(usual or anywhere)
+    scene, one = add_spot(scene, kind, place, priors, rng)
+    scene, other = add_spot(scene, kind, place, priors, rng, own_room=rng.random() < 0.3)
     if rng.random() < 0.5:
         scene = add_door(scene, DISTANCES[-1], rng)
     return (scene, one, other) if rng.random() < 0.5 else (scene, other, one)
 
 
-def _if_expert_takes(views: list[PromptView], spots: tuple[Spot, Spot]) -> Pair | None:
-    """The pair in which the expert takes these places, None when it doesn't."""
-    if any(_answer(view) != spot.command for view, spot in zip(views, spots)):
-        return None
-    return Pair(*(ask(view, {spot.command}) for view, spot in zip(views, spots)))
+def _draw_kind(rng: random.Random) -> Kind:
+    return rng.choices(_KINDS, _KIND_WEIGHTS)[0]
+
+
+def _expert_takes(views: list[PromptView], spots: tuple[Spot, Spot]) -> bool:
+    return all(_answer(view) == spot.command for view, spot in zip(views, spots))
+
+
+def _kind(one: Spot, other: Spot) -> str:
+    where = "" if one.kind is Kind.ROOM else " of a room" if one.room == other.room else " of two rooms"
+    return f"{one.kind.value}s{where}"
 
 
 def _answer(view: PromptView) -> str:
-    return ExpertTeacher().answer(view, random.Random(0)).command
+    return ExpertTeacher().answer(view).command
 
 
 def _equals(view: PromptView, command: str) -> set[str]:
@@ -309,8 +325,7 @@ def _equals(view: PromptView, command: str) -> set[str]:
     def key(kind: ActionKind, option: Option) -> tuple[object, ...]:
         return kind, option.room, option.distance, option.leads_out, without_counter(option.name)
 
-    options = [(ActionKind.EXPLORE, option) for option in view.spaces]
-    options += [(ActionKind.GO_TO_AND_OPEN, option) for option in (*view.doors, *view.containers)]
+    options = listed_options(view)
     same = {key(*option) for option in options if option_command(*option) == command}
     return {command} | {option_command(*option) for option in options if key(*option) in same}
 
