@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from smallplan_planner.actions import ActionKind
 from smallplan_planner.names import matches_target, without_counter
-from smallplan_planner.priors import Place, Priors, load_priors
 from smallplan_planner.policies import RuleClassifier
+from smallplan_planner.priors import Place, Priors, load_priors
 from smallplan_planner.prompt import MAX_HINTS, Option, PromptView
 from smallplan_planner.response import Response
 from smallplan_planner.search import Answer, Situation
