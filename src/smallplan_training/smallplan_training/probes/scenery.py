@@ -46,7 +46,9 @@ class Kind(Enum):
 
     def is_made_of(self, furniture: FurniturePrior) -> bool:
         """Whether such furniture is of this kind; for a room whether the furniture shows what is kept on it."""
-        return furniture.openable if self is Kind.CONTAINER else furniture.surface
+        if self is Kind.CONTAINER:
+            return furniture.openable
+        return furniture.surface and not (self is Kind.SURFACE and furniture.openable)
 
 
 _ACTIONS = {

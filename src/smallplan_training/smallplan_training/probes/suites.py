@@ -288,7 +288,11 @@ def _twins(priors: Priors, rng: random.Random) -> tuple[PromptView, Spot, Spot] 
         return None
     kind = _draw_kind(rng)
     relation = "in" if kind is Kind.CONTAINER else "on"
-    usual = [(place.room, place.furniture) for place in priors.places(target) if place.relation == relation][:2]
+    usual = [
+        (place.room, place.furniture)
+        for place in priors.places(target)
+        if place.relation == relation and kind.is_made_of(priors.furniture[place.furniture])
+    ][:2]
     if priors.places(target) and not usual:
         return None
     anywhere = sorted(
