@@ -92,7 +92,8 @@ class Chat:
         turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": _MARK}]
         tail = self.tokenizer.apply_chat_template(turns, tokenize=False).partition(_MARK)[2]
         ids = self.tokenizer(tail, add_special_tokens=False)["input_ids"]
-        if ids and ids[0] in self.tokenizer.all_special_ids:
+        added = self.tokenizer.added_tokens_decoder.get(ids[0]) if ids else None
+        if added is not None and added.special:
             return int(ids[0])
         if self.tokenizer.eos_token_id is None:
             raise UserError(
