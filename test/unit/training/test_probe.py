@@ -108,3 +108,13 @@ def test_the_command_prints_a_table_and_failures_and_writes_the_figures(
 def test_wrong_input_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["probe", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_default_model_is_asked_without_a_grammar(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    assert (
+        cli.main(["probe", "--suite", "membership-helped", "--pairs", "2", "--threads", "1", "--json", str(file)]) == 0
+    )
+    suite = json.loads(file.read_text())["suites"]["membership-helped"]
+    assert suite["pairs"] == 2
+    assert all(example["answer"] for example in suite["examples"])
