@@ -27,14 +27,15 @@ from rich.console import Console
 from rich.table import Table
 
 from smallplan_planner.generation import Generation, Generator, SlmError
-from smallplan_planner.grammar import CommandGrammar
-from smallplan_planner.policies import GreedyPolicy, Policy, SlmPolicy
+from smallplan_planner.grammar import Grammar
+from smallplan_planner.policies import GreedyPolicy, Policy, SlmPolicy, classify_rooms
 from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import Message
 from smallplan_planner.scene_graph import SceneGraph
 from smallplan_planner.search import SearchConfig, SearchEpisode
 from smallplan_training.errors import UserError
 from smallplan_training.figures import add_json_argument, check_writable, write_figures
+from smallplan_training.room_accuracy import add_room_labels_argument
 from smallplan_training.scenes import default_model
 from smallplan_training.simulators.house.env import HouseSearchEnv
 from smallplan_training.simulators.house.episodes import NoEpisode
@@ -67,10 +68,11 @@ class BenchReport:
 
 @dataclass(frozen=True)
 class Decision:
-    """One measured decision: wall time in s, and what the generator tells."""
+    """One measured decision: wall time in s, what the generator tells, llama.cpp's own time in s (rooms included)."""
 
     seconds: float
     generation: Generation
+    eval_time: float
 
 
 class RecordingGenerator:
@@ -83,7 +85,7 @@ class RecordingGenerator:
     def generate(
         self,
         messages: Sequence[Message],
-        grammar: CommandGrammar | None = None,
+        grammar: Grammar | None = None,
         deadline: float | None = None,
         cancel: threading.Event | None = None,
     ) -> Generation:
@@ -93,7 +95,13 @@ class RecordingGenerator:
 
 
 def run_bench(
-    model: Path, *, decisions: int = 100, sim_steps: int = 200, n_threads: int = 0, seed: int = 0
+    model: Path,
+    *,
+    decisions: int = 100,
+    sim_steps: int = 200,
+    n_threads: int = 0,
+    seed: int = 0,
+    classify_rooms: str = SearchConfig.classify_rooms,
 ) -> BenchReport:
     """Measure; raises `UserError` for a number below 1 and for a model that can't be loaded.
 
@@ -101,6 +109,7 @@ def run_bench(
         decisions: how many are measured.
         sim_steps: high-level steps of the simulator that are measured, led by the greedy policy.
         n_threads: of llama.cpp, 0: the default of the planner.
+        classify_rooms: who names rooms, the model or the rule; it is part of the decision.
     """
     if decisions < 1 or sim_steps < 1:
         raise UserError(f"{decisions} decisions and {sim_steps} steps of the simulator; expected at least 1 of each")
@@ -108,7 +117,7 @@ def run_bench(
 
     try:
         with Slm(model, n_threads=n_threads) as slm:
-            measured = measure_decisions(slm, decisions, seed)
+            measured = measure_decisions(slm, decisions, seed, classify_rooms)
             used_threads, rss = slm.n_threads, _resident_megabytes()
     except SlmError as error:
         raise UserError(str(error)) from error
@@ -124,8 +133,8 @@ def run_bench(
         includes_message_conversion=_has_messages(),
         decision_ms_p50=p50,
         decision_ms_p95=p95,
-        decision_overhead=round(sum(milliseconds) / sum(1000 * one.eval_time for one in made), 3),
-        eval_ms_p50=round(statistics.median(1000 * one.eval_time for one in made), 2),
+        decision_overhead=round(sum(milliseconds) / sum(1000 * one.eval_time for one in measured), 3),
+        eval_ms_p50=round(statistics.median(1000 * one.eval_time for one in measured), 2),
         prompt_tokens=statistics.median(one.prompt_tokens for one in made),
         generated_tokens=statistics.median(one.generated_tokens for one in made),
         reused_tokens_fraction=round(sum(one.reused_tokens for one in made) / prompt_tokens, 3),
@@ -134,21 +143,26 @@ def run_bench(
     )
 
 
-def measure_decisions(generator: Generator, count: int, seed: int) -> list[Decision]:
+def measure_decisions(
+    generator: Generator, count: int, seed: int, classify: str = SearchConfig.classify_rooms
+) -> list[Decision]:
     """`count` decisions of searches that the generator leads."""
     recording = RecordingGenerator(generator)
     policy = SlmPolicy(recording)
     pack, unpack = _message_ends()
     measured: list[Decision] = []
-    for env, graph, search in _searches(seed):
+    for env, graph, search in _searches(seed, classify):
         received = pack(graph)
         while search.result is None:
+            recording.made.clear()
             start = time.perf_counter()
             search.observe(unpack(received))
             if search.result is not None:  # nothing left to decide
                 break
+            classify_rooms(search, policy)
             action = search.choose(policy.decide(search.situation()))
-            measured.append(Decision(time.perf_counter() - start, recording.made[-1]))
+            seconds, made = time.perf_counter() - start, recording.made
+            measured.append(Decision(seconds, made[-1], sum(one.eval_time for one in made)))
             if len(measured) == count:
                 return measured
             if action is not None and search.result is None:
@@ -178,9 +192,10 @@ def measure_simulator(steps: int, seed: int) -> float:
     raise AssertionError("searches don't end")
 
 
-def _searches(seed: int) -> Iterator[tuple[HouseSearchEnv, SceneGraph, SearchEpisode]]:
+def _searches(seed: int, classify: str = "rule") -> Iterator[tuple[HouseSearchEnv, SceneGraph, SearchEpisode]]:
     """One search after the other, each in another generated house, its first observation made."""
-    env, priors, config = HouseSearchEnv(max_steps=NO_LIMIT), load_priors(), SearchConfig(max_steps=MAX_STEPS)
+    env, priors = HouseSearchEnv(max_steps=NO_LIMIT), load_priors()
+    config = SearchConfig(max_steps=MAX_STEPS, classify_rooms=classify)
     while True:
         try:
             graph, info = env.reset(seed=seed)
@@ -227,6 +242,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decisions", type=int, default=100, help="how many to measure (default: %(default)s)")
     parser.add_argument("--sim-steps", type=int, default=200, help="of the simulator (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the houses (default: %(default)s)")
+    add_room_labels_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -237,6 +253,7 @@ def run(args: argparse.Namespace) -> int:
         sim_steps=args.sim_steps,
         n_threads=args.threads,
         seed=args.seed,
+        classify_rooms=args.room_labels,
     )
     table = Table(title="smallplan bench", show_header=False)
     for key, value in asdict(report).items():

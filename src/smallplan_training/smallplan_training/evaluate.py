@@ -25,7 +25,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from smallplan_planner.policies import Policy, RandomPolicy
+from smallplan_planner.policies import Policy, RandomPolicy, SlmPolicy
 from smallplan_planner.prompt import MODES, Helps
 from smallplan_planner.search import SearchConfig
 from smallplan_training import metrics
@@ -37,6 +37,7 @@ from smallplan_training.metrics import EpisodeScore
 from smallplan_training.policy_factory import POLICIES, Loaded, PolicyOptions, check_model, make_policy, needs_model
 from smallplan_training.recording import EpisodeWatcher, Recording, write_recordings
 from smallplan_training.rollout import EpisodeRecord, run_episode
+from smallplan_training.room_accuracy import NO_ROOMS, RoomAccuracy, add_room_labels_argument, room_accuracy
 from smallplan_training.scenes import default_model, load_house, resolve_scenes
 from smallplan_training.simulators.house.env import HouseSearchEnv
 from smallplan_training.simulators.house.episodes import Episode, NoEpisode, draw_episode
@@ -109,6 +110,8 @@ class EpisodeRun:
     answers: int
     unparsable: int  # answers that no command could be read out of
     recording: Recording | None = None
+    rooms: RoomAccuracy = NO_ROOMS  # as they were named in the end
+    unreadable_rooms: int = 0  # answers that named no room type
 
 
 def episode_seed(house: str, index: int, seed: int) -> int:
@@ -163,9 +166,16 @@ class _Runner:
     def _run_one(self, entrant: Entrant, episode: Episode, recorded: bool) -> EpisodeRun:
         policy: Policy = RandomPolicy(episode.seed) if entrant.policy == "random" else self._policies[entrant.name]
         watcher = EpisodeWatcher(self._env, policy) if recorded else None
+        unreadable = _unreadable_rooms(policy)
         record = run_episode(self._env, episode, watcher or policy, entrant.search)
         run = summarise(entrant.name, episode.house.name, record)
+        rooms, unreadable = room_accuracy(record, episode), _unreadable_rooms(policy) - unreadable
+        run = replace(run, rooms=rooms, unreadable_rooms=unreadable)
         return replace(run, recording=watcher.recording(entrant.name, episode, record)) if watcher else run
+
+
+def _unreadable_rooms(policy: Policy) -> int:
+    return policy.unreadable_rooms if isinstance(policy, SlmPolicy) else 0
 
 
 def summarise(policy: str, scene: str, record: EpisodeRecord) -> EpisodeRun:
@@ -232,6 +242,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-grammar", action="store_true", help="let the model write any command")
     parser.add_argument("--no-hints", action="store_true", help="a prompt without usual places")
     parser.add_argument("--no-matches", action="store_true", help="a prompt that does not name the found objects")
+    add_room_labels_argument(parser)
     parser.add_argument("--table", choices=TABLES, help="the paper's published table stands beside this one")
     parser.add_argument(
         "--episodes-out", type=Path, metavar="FILE", help="record episodes for `smallplan report` (JSON lines, .gz)"
@@ -289,7 +300,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _search_config(args: argparse.Namespace) -> SearchConfig:
     try:
-        return SearchConfig(max_steps=args.max_steps, helps=Helps(matches=not args.no_matches, hints=not args.no_hints))
+        helps = Helps(matches=not args.no_matches, hints=not args.no_hints)
+        return SearchConfig(max_steps=args.max_steps, helps=helps, classify_rooms=args.room_labels)
     except ValueError as error:
         raise UserError(str(error)) from error
 

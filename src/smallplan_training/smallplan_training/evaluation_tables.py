@@ -2,7 +2,8 @@
 
 `sr`, `spl`, `auc_e` and `unparsable` are in percent, distances in metres. Of several rows each pair is compared over
 the same episodes: `paired` holds [low, mean, high] of first - second, `p_values` the two-sided p of each metric, and
-`distance` how much farther the first travels, over all episodes and over those that both solve.
+`distance` how much farther the first travels, over all episodes and over those that both solve. `rooms` holds shares of
+the rooms that were discovered, in percent, as `RoomAccuracy` names them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from smallplan_training import metrics
 from smallplan_training.entrants import Entrant
 from smallplan_training.metrics import Difference, DistanceChange
 from smallplan_training.policy_factory import needs_model
+from smallplan_training.room_accuracy import NO_ROOMS
 
 if TYPE_CHECKING:
     from smallplan_training.evaluate import EpisodeRun, EvaluateConfig
@@ -53,6 +55,8 @@ def report_policy(entrant: Entrant, runs: Sequence[EpisodeRun], config: Evaluate
         scene: {"episodes": len(part), **_rounded(metrics.means([run.score for run in part]))}
         for scene, part in _by_scene(runs).items()
     }
+    rooms = sum((run.rooms for run in runs), NO_ROOMS)
+    report["rooms"] = {**rooms.report(), "unreadable_answers": sum(run.unreadable_rooms for run in runs)}
     report["results"] = dict(Counter(run.code for run in runs).most_common())
     report["settings"] = _settings(entrant, config)
     if entrant.note:
@@ -91,6 +95,7 @@ def _settings(entrant: Entrant, config: EvaluateConfig) -> dict[str, Any]:
         "max_retries": search.max_retries,
         "matches": search.helps.matches,
         "hints": search.helps.hints,
+        "room_labels": search.classify_rooms,
         "workers": config.workers,
     }
     if needs_model(entrant.policy) and entrant.options.model is not None:

@@ -6,6 +6,7 @@ are (its centre where none is), so that one that the mapper cut in two, or joine
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -14,6 +15,7 @@ from typing import Any
 from smallplan_planner.names import UNCERTAIN_ROOM
 from smallplan_planner.priors import Priors, load_priors
 from smallplan_planner.scene_graph import Room, SceneGraph
+from smallplan_planner.search import ROOM_CLASSIFIERS, SearchConfig
 from smallplan_training.rollout import EpisodeRecord
 from smallplan_training.simulators.house.episodes import Episode
 
@@ -49,6 +51,9 @@ class RoomAccuracy:
         return {"rooms": self.rooms, **{name: round(100 * share, 2) for name, share in self.shares().items()}}
 
 
+NO_ROOMS = RoomAccuracy()
+
+
 def room_accuracy(record: EpisodeRecord, episode: Episode, priors: Priors | None = None) -> RoomAccuracy:
     """The rooms as they were labelled when the episode ended.
 
@@ -81,6 +86,16 @@ def true_type(room: Room, graph: SceneGraph, episode: Episode) -> str:
     in_objects = _types_at((obj.position for obj in graph.objects_in(room.id)), (x, y), episode)
     types = in_objects or _types_at([room.center], (x, y), episode)
     return types.most_common(1)[0][0] if types else ""
+
+
+def add_room_labels_argument(parser: argparse.ArgumentParser) -> None:
+    """`--room-labels model|rule`; by default what a search does."""
+    parser.add_argument(
+        "--room-labels",
+        choices=ROOM_CLASSIFIERS,
+        default=SearchConfig.classify_rooms,
+        help="who says which room a room is (default: %(default)s)",
+    )
 
 
 def _types_at(

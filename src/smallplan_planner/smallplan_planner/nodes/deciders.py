@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +22,8 @@ class OwnedDecider(Protocol):
 
     def decide(self, situation: Situation, cancel: threading.Event) -> Answer: ...
 
+    def classify_room(self, labels: Sequence[str], cancel: threading.Event) -> str: ...
+
     def close(self) -> None: ...
 
 
@@ -34,6 +37,9 @@ class GreedyDecider:
 
     def decide(self, situation: Situation, cancel: threading.Event) -> Answer:
         return self._policy.decide(situation)
+
+    def classify_room(self, labels: Sequence[str], cancel: threading.Event) -> str:
+        return self._policy.classify_room(labels)
 
     def close(self) -> None:
         return None
@@ -62,6 +68,13 @@ class SlmDecider:
         """The model's answer; the runner keeps the deadline and sets `cancel` when it has passed."""
         try:
             return self._policy.decide(situation, cancel)
+        except SlmError as error:
+            raise ModelError(str(error)) from error
+
+    def classify_room(self, labels: Sequence[str], cancel: threading.Event) -> str:
+        """The model's answer, as with `decide`."""
+        try:
+            return self._policy.classify_room(labels, cancel)
         except SlmError as error:
             raise ModelError(str(error)) from error
 

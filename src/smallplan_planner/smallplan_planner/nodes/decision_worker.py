@@ -6,17 +6,19 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 from smallplan_planner.nodes.bell import Bell
-from smallplan_planner.search import Answer
+
+Made = TypeVar("Made")
 
 
 @dataclass
-class PendingDecision:
+class PendingDecision(Generic[Made]):
     """A decision under way: `answer` or `error` is set when `finished` is. Setting `cancel` asks it to stop."""
 
     cancel: threading.Event = field(default_factory=threading.Event)
-    answer: Answer | None = None
+    answer: Made | None = None
     error: Exception | None = None
     finished: bool = False
 
@@ -26,9 +28,9 @@ class DecisionWorker:
 
     def __init__(self, bell: Bell) -> None:
         self._bell = bell
-        self._jobs: queue.SimpleQueue[tuple[Callable[[threading.Event], Answer], PendingDecision] | None]
+        self._jobs: queue.SimpleQueue[tuple[Callable[[threading.Event], Any], PendingDecision[Any]] | None]
         self._jobs = queue.SimpleQueue()
-        self._current: PendingDecision | None = None
+        self._current: PendingDecision[Any] | None = None
         self._thread = threading.Thread(target=self._work, name="decisions", daemon=True)
         self._thread.start()
 
@@ -36,13 +38,13 @@ class DecisionWorker:
     def busy(self) -> bool:
         return self._current is not None and not self._current.finished
 
-    def start(self, decide: Callable[[threading.Event], Answer]) -> PendingDecision:
+    def start(self, decide: Callable[[threading.Event], Made]) -> PendingDecision[Made]:
         """Begin a decision; `decide` is given the event that asks it to stop. Raises RuntimeError while busy."""
         if self.busy:
             raise RuntimeError("a decision is under way; wait until the worker is not busy")
-        self._current = PendingDecision()
-        self._jobs.put((decide, self._current))
-        return self._current
+        pending = self._current = PendingDecision[Made]()
+        self._jobs.put((decide, pending))
+        return pending
 
     def close(self, timeout: float) -> bool:
         """Cancel what runs and end the thread; returns whether it ended within `timeout` seconds."""

@@ -16,6 +16,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from smallplan_planner.prompt import MODES
+from smallplan_planner.search import ROOM_CLASSIFIERS, SearchConfig
 
 
 class ParameterError(ValueError):
@@ -68,6 +69,12 @@ class PlannerParameters:
     allow_close: bool = _parameter(False, "Whether the robot may close them; it never helps a search.", live=True)
     show_matches: bool = _parameter(True, "Whether the prompt names the objects that match the target.", live=True)
     show_hints: bool = _parameter(True, "Whether the prompt says where such an object is commonly kept.", live=True)
+    classify_rooms: str = _parameter(
+        SearchConfig.classify_rooms,
+        "What names rooms that perception has not labelled: the model, from what was seen in them, or a rule.",
+        choices=ROOM_CLASSIFIERS,
+        live=True,
+    )
     preempt: bool = _parameter(
         True, "Whether a second goal preempts the first; false: it is refused while one is running.", live=True
     )

@@ -278,6 +278,7 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
             allow_open=parameters.allow_open,
             allow_close=parameters.allow_close,
             helps=Helps(matches=parameters.show_matches, hints=parameters.show_hints),
+            classify_rooms=parameters.classify_rooms,
         )
         episode = SearchEpisode(request.target, config, load_priors())
         if self._decider is None or self._worker is None:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from smallplan_planner.actions import Action, ActionKind, Outcome, OutcomeCode
 from smallplan_planner.nodes.bell import Bell
-from smallplan_planner.nodes.decision_worker import DecisionWorker, PendingDecision
+from smallplan_planner.nodes.decision_worker import DecisionWorker, Made, PendingDecision
 from smallplan_planner.nodes.graph_feed import Arrival, GraphFeed
 from smallplan_planner.policies import Policy
 from smallplan_planner.scene_graph import Point, Room, SceneGraph
@@ -37,6 +37,9 @@ class Decider(Protocol):
 
     def decide(self, situation: Situation, cancel: threading.Event) -> Answer:
         """The next command. Returns or raises soon after `cancel` is set. Raises `ModelError` when it can't answer."""
+
+    def classify_room(self, labels: Sequence[str], cancel: threading.Event) -> str:
+        """The type of a room in which things with these labels were seen; cancelled and raising as `decide`."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Listener(Protocol):
 class Limits:
     """How long a search waits, in seconds of the steady clock."""
 
-    deadline: float = 20.0  # for one decision
+    deadline: float = 20.0  # for one decision, the naming of rooms before it included
     graph_timeout: float = 2.0  # for a graph observed after an action's end
     executor_timeout: float = 5.0  # for an executor to appear, to answer, or to come back
     execution_timeout: float = 300.0  # for one action
@@ -117,7 +120,8 @@ class _Stopped(Exception):
 
 
 class SearchRunner:
-    """Runs one episode. `fallback` decides when the model fails; None ends the search with MODEL_FAILED then.
+    """Runs one episode. When the model fails, `fallback` decides and the rule names rooms; with None the search ends
+    with MODEL_FAILED then.
 
     `now` is the clock of the graphs' stamps, in seconds (the ROS clock).
     """
@@ -193,8 +197,10 @@ class SearchRunner:
 
     def _step(self) -> None:
         """One decision, and its execution."""
+        give_up = time.monotonic() + self._limits.deadline
+        self._classify_rooms(give_up)
         situation = self.episode.situation()
-        answer = self._ask(situation)
+        answer = self._ask(situation, give_up)
         self._check_stop()
         action = self.episode.choose(answer)
         retries, self._retries = self._retries, self._retries + 1
@@ -271,26 +277,48 @@ class SearchRunner:
 
     # -- decisions
 
-    def _ask(self, situation: Situation) -> Answer:
-        """The model's answer, or the fallback's when the model fails."""
-        began = time.monotonic()
-        pending: PendingDecision | None = None
+    def _classify_rooms(self, give_up: float) -> None:
+        """Have the rooms named that need it: by the model, or by the rule when the model fails."""
+        questions = self.episode.rooms_to_classify()
+        if not questions:
+            return
         try:
-            deadline = self._limits.deadline
-            if not self._wait(lambda: not self._worker.busy, deadline):
-                raise ModelError(f"the model is still busy with an earlier decision after {deadline} s")
-            job = pending = self._worker.start(lambda cancel: self._decider.decide(situation, cancel))
-            if not self._wait(lambda: job.finished, deadline - (time.monotonic() - began)):
-                raise ModelError(f"the model did not answer within the deadline of {deadline} s")
-            if job.answer is not None:
-                return job.answer
-            assert job.error is not None
-            raise job.error
+            labels = self._think(
+                lambda cancel: [self._decider.classify_room(item.labels, cancel) for item in questions], give_up
+            )
+        except ModelError as error:
+            if self._fallback is None:
+                raise _Stopped(ResultCode.MODEL_FAILED, str(error)) from error
+            logger.warning("naming rooms by the rule: %s", error)
+            self.episode.classify_by_rule()
+            return
+        for question, label in zip(questions, labels):
+            self.episode.classify(question.room_id, label)
+
+    def _ask(self, situation: Situation, give_up: float) -> Answer:
+        """The model's answer, or the fallback's when the model fails."""
+        try:
+            return self._think(lambda cancel: self._decider.decide(situation, cancel), give_up)
         except ModelError as error:
             if self._fallback is None:
                 raise _Stopped(ResultCode.MODEL_FAILED, str(error)) from error
             logger.warning("falling back to the greedy policy: %s", error)
             return self._fallback.decide(situation)
+
+    def _think(self, job: Callable[[threading.Event], Made], give_up: float) -> Made:
+        """What the model makes on the worker's thread until `give_up` (steady clock). Raises `ModelError`."""
+        pending: PendingDecision[Made] | None = None
+        deadline = self._limits.deadline
+        try:
+            if not self._wait(lambda: not self._worker.busy, give_up - time.monotonic()):
+                raise ModelError(f"the model is still busy with an earlier decision after {deadline} s")
+            begun = pending = self._worker.start(job)
+            if not self._wait(lambda: begun.finished, give_up - time.monotonic()):
+                raise ModelError(f"the model did not answer within the deadline of {deadline} s")
+            if begun.answer is not None:
+                return begun.answer
+            assert begun.error is not None
+            raise begun.error
         finally:
             if pending is not None and not pending.finished:
                 pending.cancel.set()
