@@ -17,6 +17,7 @@ from smallplan_training.errors import UserError
 COMMANDS = {
     "demo": ("smallplan_training.demo", "a simulated robot searches a house, over ROS 2, and tells what it does"),
     "evaluate": ("smallplan_training.evaluate", "measure policies on houses: success, SPL, distance, retrials"),
+    "report": ("smallplan_training.report", "one HTML page: tables, learning curves, episodes to step through"),
     "collect": ("smallplan_training.collect", "let a teacher plan, and keep its answers as samples to train on"),
     "bench": ("smallplan_training.bench", "measure time and memory of a decision"),
     "probe": ("smallplan_training.probe", "minimal pairs: what the model masters, one skill at a time"),
