@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 
 from smallplan_planner.scene_graph import SceneGraph, SceneObject, distance_key
 from smallplan_planner.synonyms import canonical
@@ -25,6 +26,7 @@ _COUNTER = re.compile(r"-\d+$")
 _TRAILING_NUMBER = re.compile(r"(?:(?<=\w{3})|(?<=\s))\d+$")
 
 
+@lru_cache(maxsize=1 << 16)  # the same few labels come at every observation
 def normalise(label: str) -> str:
     """Words of a label, for comparing: lower case, CamelCase and underscores split, a trailing number dropped.
 

@@ -52,6 +52,7 @@ from smallplan_training.nano.tokenizer import NanoTokenizer, render_chat, train_
 from smallplan_training.nano.train import TrainConfig, Trainer
 from smallplan_training.policy_factory import PolicyOptions, make_policy
 from smallplan_training.scenes import resolve_scenes
+from smallplan_training.teachers.room_samples import room_samples
 from smallplan_training.teachers.variations import made_up_word
 from smallplan_training.token_batches import SampleSet, concatenate
 
@@ -59,6 +60,7 @@ logger = logging.getLogger(__name__)
 
 PARITY_PROMPTS = 10  # on which llama.cpp and transformers are compared
 SHARD = 2000  # imagined samples made at a time
+SAVER_EVERY = 3  # of the shards of situations, one is met in mode saver
 HOUSES_PER_SHARD = 5
 KNOWN_WORD_WEIGHT = 50  # of a synonym in the tokenizer's text
 MADE_UP_WORDS = 20000  # that the tokenizer learns to split
@@ -73,6 +75,7 @@ class PhaseConfig:
     name: str
     imagined: int = 0  # samples of imagined situations
     small: bool = False  # imagined situations are small ones, with short prompts
+    rooms: int = 0  # samples of the question which room it is
     expert_episodes: int = 0  # of the disturbed expert in generated houses
     model_episodes: int = 0  # of the model of the phase before
     disturbance: float = 0.2  # share of the actions that are random
@@ -162,7 +165,8 @@ class Recipe:
         if not path.is_file():
             priors = load_priors()
             samples = list(islice(imagined_samples(priors, self.config.seed), self.config.tokenizer_samples))
-            texts = ["\n" + message.content for sample in samples for message in sample.messages]
+            rooms = islice(room_samples(priors, self.config.seed), self.config.tokenizer_samples)
+            texts = ["\n" + message.content for sample in (*samples, *rooms) for message in sample.messages]
             rng = random.Random(self.config.seed)
             texts += [made_up_word(rng) for _ in range(MADE_UP_WORDS)]
             names = [*priors.rooms, *priors.furniture, *priors.objects, "room", "door"]
@@ -179,7 +183,8 @@ class Recipe:
         seed = self.config.seed + 1000 * index
         houses = math.ceil(phase.expert_episodes / EPISODES_PER_HOUSE / HOUSES_PER_SHARD)
         own = math.ceil(phase.model_episodes / EPISODES_PER_HOUSE / HOUSES_PER_SHARD)
-        counts = {"imagined": math.ceil(phase.imagined / SHARD), "expert": houses, "model": own}
+        asked = {"imagined": math.ceil(phase.imagined / SHARD), "rooms": math.ceil(phase.rooms / SHARD)}
+        counts = {**asked, "expert": houses, "model": own}
         tasks = [_Shard(phase, kind, n, self.folder, seed, model) for kind in counts for n in range(counts[kind])]
         tasks = [task for task in tasks if not task.path.is_file()]
         if not tasks:
@@ -282,7 +287,7 @@ class _Shard:
     """A part of a phase's samples, made by one process."""
 
     phase: PhaseConfig
-    kind: str  # "imagined" | "expert" | "model"
+    kind: str  # "imagined" | "rooms" | "expert" | "model"
     number: int
     folder: Path
     seed: int
@@ -301,8 +306,9 @@ def _make_shard(task: _Shard) -> None:
     priors = load_priors()
     tokenizer = NanoTokenizer((task.folder / "tokenizer.model").read_bytes())
     seed = 100_000 * (task.seed + 1) + task.number
-    if task.kind == "imagined":
-        samples = imagined_samples(priors, seed, task.phase.small)
+    if task.kind in ("imagined", "rooms"):
+        imagined = task.kind == "imagined"
+        samples = imagined_samples(priors, seed, task.phase.small) if imagined else room_samples(priors, seed)
         parts: list[SampleSet] = []
         while sum(map(len, parts)) < SHARD:
             parts.append(tokenise(islice(samples, SHARD // 4), tokenizer, task.phase.max_tokens))
@@ -313,7 +319,8 @@ def _make_shard(task: _Shard) -> None:
         policy = make_policy(name, PolicyOptions(model=task.model, threads=1), seed)
         houses = range(seed * HOUSES_PER_SHARD, (seed + 1) * HOUSES_PER_SHARD)
         disturbed = DisturbedPolicy(policy, task.phase.disturbance, seed)
-        write_views(meet_situations(disturbed, houses, SearchConfig()), task.views)
+        mode = "saver" if task.number % SAVER_EVERY == 0 else "normal"
+        write_views(meet_situations(disturbed, houses, SearchConfig(mode=mode)), task.views)
     varied = varied_samples(read_views(task.views), task.phase.variations, priors, seed)
     tokenise(varied, tokenizer, task.phase.max_tokens).save(task.path)
 

@@ -26,14 +26,29 @@ from smallplan_training.simulators.house.generator import generate_house
 from smallplan_training.simulators.house.raster import rasterise
 from smallplan_training.teachers.expert import ExpertTeacher
 from smallplan_training.teachers.imagined import imagine
-from smallplan_training.teachers.variations import from_record, random_target, rename, retarget, to_record
+from smallplan_training.teachers.variations import (
+    from_record,
+    mislead,
+    random_target,
+    refuse,
+    remove,
+    rename,
+    retarget,
+    to_record,
+)
 
 FIRST_HOUSE_SEED = 10_000_000  # far from those of the splits
 EPISODES_PER_HOUSE = 4
 FAILURE_RATE = 0.03  # of executions, for no fault of the action
-_RENAMED = 0.4  # share of situations in which things are called otherwise
-_SAVER = 0.08  # share of situations in mode saver
-_UNHELPED = 0.05  # share of situations without the line of usual places
+_RENAMED = 0.6  # share of situations in which things are called otherwise
+_SAVER = 0.35  # share of situations in mode saver
+_WITHOUT_HINTS = 0.12  # share of situations without the line of usual places
+_WITHOUT_MATCHES = 0.3  # share of situations without the line that names the matches
+_LISTED = 0.6  # share of those that ask for something that is listed, or was
+_REMOVED = 0.5  # share of these in which it is taken off the list: that it is absent is all that differs
+_MISLED = 0.06  # share of situations whose usual places are those of another thing: they must be read
+_SPARSE = 0.25  # share of imagined situations with few rooms and things
+_REFUSED = 0.15  # share of situations in which answers were refused
 _NO_LIMIT = 10**9  # steps of the environment: the search ends by its own rules
 
 
@@ -92,7 +107,7 @@ def imagined_samples(priors: Priors, seed: int, small: bool = False) -> Iterator
     teacher = ExpertTeacher(priors)
     while True:
         view = imagine(priors, rng)
-        if small:
+        if small or rng.random() < _SPARSE:
             view = shrink(view, rng)
         yield _answered(_asked_otherwise(view, priors, rng), teacher)
 
@@ -131,14 +146,22 @@ def shrink(view: PromptView, rng: random.Random) -> PromptView:
 
 
 def _asked_otherwise(view: PromptView, priors: Priors, rng: random.Random) -> PromptView:
-    """In other words, in another mode now and then, and asked for another target."""
+    """In other words, in another mode, with less help or after refusals now and then, and asked for another target."""
     if rng.random() < _RENAMED:
         view = rename(view, rng, priors)
     if rng.random() < _SAVER:
         view = replace(view, mode="saver")
-    if rng.random() < _UNHELPED:
+    if rng.random() < _WITHOUT_HINTS:
         view = replace(view, hints=None)
-    return retarget(view, random_target(view, priors, rng), priors)
+    if rng.random() < _REFUSED:
+        view = refuse(view, rng)
+    if view.hints is not None and rng.random() < _MISLED:
+        return mislead(view, priors, rng)
+    if rng.random() >= _WITHOUT_MATCHES:
+        return retarget(view, random_target(view, priors, rng), priors)
+    target = random_target(view, priors, rng, found=_LISTED)
+    view = retarget(replace(view, matches=None), target, priors)
+    return remove(view, target) if rng.random() < _REMOVED else view
 
 
 def _answered(view: PromptView, teacher: ExpertTeacher) -> Sample:

@@ -24,8 +24,10 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as sp_model
 
 from smallplan_planner.actions import ActionKind, OutcomeCode
+from smallplan_planner.priors import Priors, load_priors
 from smallplan_planner.prompt import DISTANCE_WORDS, MODES, Message, PromptView, render
 from smallplan_planner.response import HEADS
+from smallplan_planner.room_prompt import render_room
 
 UNKNOWN, BOS, EOS, PAD = "<unk>", "<s>", "<|end|>", "<pad>"
 ROLES = ("system", "user", "assistant")
@@ -38,6 +40,12 @@ CHAT_TEMPLATE = (
 SPACE = "\u2581"  # how SentencePiece writes a space
 
 _WORD = re.compile(r"[^\W\d_]+")
+PHRASES = (
+    *(" yet. Options: ", " is in ", " is found, so I stop.", ": a usual place of the ", ", so I open it."),
+    *(", so I look there.", ": a usual room is not found yet", ": it is ", "Not worth the way, so I stop."),
+)
+"""Of the expert's answers; one token each."""
+
 _MAX_COUNT = 200  # a word that is more frequent than this is no more important
 _SHORT_WORDS = 100  # so many of the answers' words have a form with a space behind it
 
@@ -88,7 +96,7 @@ def render_chat(messages: Sequence[Message]) -> str:
     return f"{BOS}{''.join(turns)}<|assistant|>\n"
 
 
-def prompt_symbols() -> list[str]:
+def prompt_symbols(priors: Priors) -> list[str]:
     """Texts that are one token each: the constant parts of prompts and answers."""
     symbols: list[str] = []
     kinds = tuple(ActionKind)
@@ -97,7 +105,7 @@ def prompt_symbols() -> list[str]:
         symbols += [f"\n{line}" for line in system.split("\n")]
     symbols += ["\nTask: find the ", "\nUsual places: ", "\nUsual places: not known.", "\nRooms:", "\nYou are in "]
     symbols += [". Found: none.", ". Found: ", "\nInvalid before:", "\nLast actions:", "\nLast actions: none"]
-    for head in ("Unexplored space", "Closed doors", "Closed containers"):
+    for head in ("Unexplored space", "Closed doors", "Closed containers", "Seen from afar"):
         symbols += [f"\n{head}:", f"\n{head}: none"]
     for word in [*(word for _, word in DISTANCE_WORDS), "unknown"]:
         symbols.append(f"\n{word}, ")
@@ -110,6 +118,9 @@ def prompt_symbols() -> list[str]:
         symbols += [f"\n{kind.verb}({end}", f" {kind.verb}({end}"]
     symbols += [f"): {word}" for word in ("arrived", "opened", "closed", "explored")]
     symbols += [f"): failed, {code.name.lower().replace('_', ' ')}" for code in OutcomeCode if code]
+    question = render_room(["x"], priors.rooms)[0].content
+    symbols += [f"\n{line}" for line in [*question.split("\n"), "Seen: ", "Room type:"]]
+    symbols += PHRASES
     symbols += [f"{HEADS[0]}: ", f"\n{HEADS[1]}: ", f"\n{HEADS[2]}:", "\n"]
     return list(dict.fromkeys(symbols))
 
@@ -120,7 +131,7 @@ def train_tokenizer(texts: Iterable[str], answers: Iterable[str], names: Iterabl
     The words of `texts` (prompts, made-up names) give the pieces; frequent short words of `answers` also come
     with their space; each of `names` (known labels, several words or one) becomes one piece.
     """
-    symbols = prompt_symbols()
+    symbols = prompt_symbols(load_priors())
     constant = re.compile("|".join(re.escape(symbol) for symbol in sorted(symbols, key=len, reverse=True)))
     counts: Counter[str] = Counter()
     for text in texts:

@@ -15,13 +15,15 @@ from smallplan_planner.priors import Priors
 from smallplan_planner.prompt import DISTANCE_WORDS, ObjectView, Option, PastAction, PromptView, RoomView
 
 KINDS = (ActionKind.NAVIGATE, ActionKind.GO_TO_AND_OPEN, ActionKind.EXPLORE, ActionKind.DONE)
+_VARIED = 0.65  # share of houses with all types of rooms; the others have several of a type
 _WORDS = tuple(word for _, word in DISTANCE_WORDS)
 
 
 def imagine(priors: Priors, rng: random.Random) -> PromptView:
     """A view of a house half searched, asked for nothing in particular (see `variations.retarget`)."""
     counter: Counter[str] = Counter()
-    types = rng.choices(priors.rooms, k=rng.choices(range(1, 11), (3, 5, 7, 8, 8, 7, 5, 4, 2, 1))[0])
+    kinds = priors.rooms if rng.random() < _VARIED else rng.sample(priors.rooms, rng.randint(1, 3))
+    types = rng.choices(kinds, k=rng.choices(range(1, 11), (3, 5, 7, 8, 8, 7, 5, 4, 2, 1))[0])
     rooms: list[RoomView] = []
     containers: list[tuple[float, Option]] = []
     spaces: list[tuple[float, Option]] = []

@@ -16,7 +16,16 @@ from typing import Any
 from smallplan_planner.actions import ActionKind
 from smallplan_planner.names import MAX_NAME_LENGTH, normalise, without_counter
 from smallplan_planner.priors import Priors
-from smallplan_planner.prompt import Hint, ObjectView, Option, PastAction, PromptView, RoomView, known_places
+from smallplan_planner.prompt import (
+    LAST_ACTIONS,
+    Hint,
+    ObjectView,
+    Option,
+    PastAction,
+    PromptView,
+    RoomView,
+    known_places,
+)
 from smallplan_planner.synonyms import canonical, words_for
 from smallplan_training.teachers.expert import listed_matches
 
@@ -31,12 +40,15 @@ _QUALIFIERS = ("blue", "red", "green", "old", "small", "large", "wooden", "metal
 
 
 def made_up_word(rng: random.Random) -> str:
-    """A name that no vocabulary holds: one to three words of invented syllables."""
+    """A name that no vocabulary holds: one to three words of invented syllables, now and then with a number."""
     words = []
     for _ in range(rng.choices((1, 2, 3), (6, 3, 1))[0]):
         syllables = rng.choices((1, 2, 3), (2, 5, 2))[0]
         parts = (rng.choice(_ONSETS) + rng.choice(_NUCLEI) + rng.choice(_CODAS) for _ in range(syllables))
         words.append("".join(parts))
+    if rng.random() < 0.15:
+        at, number = rng.randrange(len(words)), str(rng.randrange(100))
+        words[at] = rng.choice((words[at] + number, f"{words[at]} {number}"))
     return " ".join(words)[:MAX_NAME_LENGTH].strip()
 
 
@@ -56,7 +68,7 @@ def random_target(view: PromptView, priors: Priors, rng: random.Random, found: f
     listed = sorted({without_counter(obj.name) for room in view.rooms for obj in room.objects})
     if listed and rng.random() < found:
         return rng.choice(listed)
-    word = rng.choice(sorted(priors.objects)) if rng.random() < 0.93 else made_up_word(rng)
+    word = rng.choice(sorted(priors.objects)) if rng.random() < 0.85 else made_up_word(rng)
     if rng.random() < 0.2:
         word = rng.choice(words_for(word))
     if rng.random() < 0.1:
@@ -65,7 +77,10 @@ def random_target(view: PromptView, priors: Priors, rng: random.Random, found: f
 
 
 def rename(view: PromptView, rng: random.Random, priors: Priors, share: float = 0.4) -> PromptView:
-    """The same situation with a share of the things called otherwise: synonyms for furniture, any word for the rest."""
+    """The same situation with a share of the things called otherwise: synonyms for furniture, any word for the rest.
+
+    Rooms are called otherwise in half of the situations.
+    """
     stems = sorted({without_counter(obj.name) for room in view.rooms for obj in room.objects})
     taken = set(stems) | {without_counter(room.name) for room in view.rooms} | {"door", "room"}
     new: dict[str, str] = {}
@@ -83,7 +98,56 @@ def rename(view: PromptView, rng: random.Random, priors: Priors, share: float = 
         if word and word not in taken:
             taken.add(word)
             new[stem] = word
+    if rng.random() < 0.5:
+        for stem in sorted({without_counter(room.name) for room in view.rooms} - {"room"}):
+            if rng.random() < share and (word := normalise(made_up_word(rng))) not in taken:
+                taken.add(word)
+                new[stem] = word
     return _with_names(view, new)
+
+
+def mislead(view: PromptView, priors: Priors, rng: random.Random) -> PromptView:
+    """The same situation, asked for a thing that nobody knows, with the usual places of another."""
+    known = known_places(priors, rng.choice(sorted(priors.objects)))
+    return replace(retarget(view, made_up_word(rng), priors), hints=known)
+
+
+def remove(view: PromptView, target: str) -> PromptView:
+    """The same situation without the things that are the target."""
+    names = {name for _, name in listed_matches(view, normalise(target))}
+
+    def others(options: tuple[Option, ...]) -> tuple[Option, ...]:
+        return tuple(option for option in options if option.name not in names)
+
+    return replace(
+        view,
+        rooms=tuple(replace(r, objects=tuple(o for o in r.objects if o.name not in names)) for r in view.rooms),
+        near=tuple(name for name in view.near if name not in names),
+        containers=others(view.containers),
+        surfaces=others(view.surfaces),
+        matches=None if view.matches is None else (),
+    )
+
+
+def refuse(view: PromptView, rng: random.Random) -> PromptView:
+    """The same situation after one to three answers that were refused: what was open, explored or not there."""
+    can_explore = {option.room for option in view.spaces}
+    opened = [(room.name, obj.name) for room in view.rooms for obj in room.objects if obj.state == "opened"]
+    explored = [room.name for room in view.rooms if room.name not in can_explore]
+    refusals = []
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        draw = rng.random()
+        if opened and draw < 0.6:
+            room, name = rng.choice(opened)
+            refusals.append(PastAction(f"go_to_and_open({room}, {name})", "invalid, it is open already"))
+        elif explored and draw < 0.9:
+            command = f"explore({rng.choice(explored)})"
+            refusals.append(PastAction(command, "invalid, the room has no unexplored space"))
+        else:
+            word = made_up_word(rng)
+            command = f"go_to_and_open({rng.choice(view.rooms).name}, {word})"
+            refusals.append(PastAction(command, f"invalid, there is no object called  {word}"))
+    return replace(view, history=(*view.history, *refusals)[-LAST_ACTIONS:])
 
 
 def to_record(view: PromptView) -> dict[str, Any]:
@@ -124,15 +188,21 @@ def _with_names(view: PromptView, new: Mapping[str, str]) -> PromptView:
         return PastAction(command, item.outcome)
 
     def options(items: tuple[Option, ...]) -> tuple[Option, ...]:
-        return tuple(replace(option, name=name(option.name)) if option.name else option for option in items)
+        return tuple(replace(item, room=name(item.room), name=name(item.name) if item.name else "") for item in items)
 
     return replace(
         view,
-        rooms=tuple(replace(r, objects=tuple(replace(o, name=name(o.name)) for o in r.objects)) for r in view.rooms),
+        rooms=tuple(
+            replace(r, name=name(r.name), objects=tuple(replace(o, name=name(o.name)) for o in r.objects))
+            for r in view.rooms
+        ),
+        robot_room=name(view.robot_room),
         near=tuple(name(item) for item in view.near),
         history=tuple(past(item) for item in view.history),
         invalid=tuple(past(item) for item in view.invalid),
+        spaces=options(view.spaces),
+        doors=options(view.doors),
         containers=options(view.containers),
         surfaces=options(view.surfaces),
-        matches=None if view.matches is None else tuple((room, name(item)) for room, item in view.matches),
+        matches=None if view.matches is None else tuple((name(room), name(item)) for room, item in view.matches),
     )
