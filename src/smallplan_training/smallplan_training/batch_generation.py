@@ -80,19 +80,22 @@ class BatchGenerator:
         takes = inspect.signature(inner.forward).parameters
         self._last_only: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
 
-    def generate(self, prompts: Sequence[Sequence[Message]], seeds: Sequence[int] | None = None) -> list[Completion]:
+    def generate(
+        self, prompts: Sequence[Sequence[Message]], seeds: Sequence[Sequence[int]] | None = None
+    ) -> list[Completion]:
         """Answers in the order of `prompts`. The same seed draws the same answer to the same prompt.
 
-        `seeds`: one for each prompt; without, they follow from the generator's own seed and how many it has drawn.
-        The model is in evaluation mode meanwhile. Raises `UserError` when the model's output is no number.
+        `seeds`: whole numbers of at least 0, some for each prompt; without, they follow from the generator's own seed
+        and how many it has drawn. The model is in evaluation mode meanwhile. Raises `UserError` when the model's
+        output is no number.
         """
         if seeds is None:
-            rows = [(self._seed, self._drawn + i) for i in range(len(prompts))]
+            rows: list[tuple[int, ...]] = [(self._seed, self._drawn + i) for i in range(len(prompts))]
             self._drawn += len(prompts)
         elif len(seeds) != len(prompts):
             raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts; expected one for each")
         else:
-            rows = [(seed,) for seed in seeds]
+            rows = [tuple(seed) for seed in seeds]
         encoded = [self.chat.encode_prompt(messages) for messages in prompts]
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         made: dict[int, Completion] = {}
