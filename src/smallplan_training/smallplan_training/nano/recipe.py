@@ -1,9 +1,10 @@
 """The recipe of the default model, from nothing to `models/`: `smallplan nano`.
 
-    tokenizer ─► for each phase: situations ─► samples ─► training ─► GGUF ─► scores on val ─► models/
+    tokenizer ─► pretraining, phase by phase: situations ─► samples ─► weights
+              ─► stage 1 (few-shot SFT) ─► stage 2 (RL-SFT) ─► GGUF ─► scores on val ─► models/
 
-A phase trains on imagined situations, on those that the disturbed expert meets in generated houses, or on those
-that the model of the phase before meets (DAgger: its own states, labelled by the expert). Everything is in
+Pretraining on teacher text stands in place of a downloaded base: a phase trains on imagined situations, and on those
+that the disturbed expert meets in generated houses. The stages are those of `smallplan train`. Everything is in
 `config/nano.yaml`. What is finished is found again, so a recipe that was interrupted goes on where it stood.
 """
 
@@ -17,12 +18,12 @@ import multiprocessing
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from smallplan_planner.resources import DEFAULT_MODEL, resource
 from smallplan_planner.search import SearchConfig
 from smallplan_planner.synonyms import words_for
 from smallplan_training import export
+from smallplan_training.collect import CollectConfig, Collector
 from smallplan_training.errors import UserError
 from smallplan_training.evaluate import EvaluateConfig, report_all, run_tasks
 from smallplan_training.nano.checkpoint_folder import load_folder, save_folder
@@ -50,22 +52,26 @@ from smallplan_training.nano.situations import (
 )
 from smallplan_training.nano.tokenizer import NanoTokenizer, render_chat, train_tokenizer
 from smallplan_training.nano.train import TrainConfig, Trainer
-from smallplan_training.policy_factory import PolicyOptions, make_policy
+from smallplan_training.policy_factory import PolicyOptions
 from smallplan_training.scenes import resolve_scenes
+from smallplan_training.teachers.expert import ExpertPolicy
 from smallplan_training.teachers.room_samples import room_samples
+from smallplan_training.teachers.teacher import ExpertAdapter
 from smallplan_training.teachers.variations import made_up_word
 from smallplan_training.token_batches import SampleSet, concatenate
+from smallplan_training.train_config import TrainConfig as StagesConfig
+from smallplan_training.train_config import build
 
 logger = logging.getLogger(__name__)
 
 PARITY_PROMPTS = 10  # on which llama.cpp and transformers are compared
+STAGED = ("sft", "rl-sft")  # strategies that the pretrained weights are trained on with; the last one is released
 SHARD = 2000  # imagined samples made at a time
 SAVER_EVERY = 3  # of the shards of situations, one is met in mode saver
 HOUSES_PER_SHARD = 5
 KNOWN_WORD_WEIGHT = 50  # of a synonym in the tokenizer's text
 MADE_UP_WORDS = 20000  # that the tokenizer learns to split
 METADATA = {"general.name": "SmallPlan Nano", "general.basename": "SmallPlan-Nano", "general.license": "apache-2.0"}
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -77,12 +83,10 @@ class PhaseConfig:
     small: bool = False  # imagined situations are small ones, with short prompts
     rooms: int = 0  # samples of the question which room it is
     expert_episodes: int = 0  # of the disturbed expert in generated houses
-    model_episodes: int = 0  # of the model of the phase before
     disturbance: float = 0.2  # share of the actions that are random
     variations: int = 6  # further samples of each simulated situation
     max_tokens: int = 640  # samples that are longer are left out
     use: tuple[str, ...] = ()
-    score_episodes: int = 0  # a val house, after the phase; 0: not scored
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
@@ -95,7 +99,10 @@ class RecipeConfig:
     vocab_size: int = 2560
     tokenizer_samples: int = 4000
     held_out: int = 300  # samples of a phase
+    score_episodes: int = 10  # a val house, of the finished model
+    stored_answers: int = 500  # samples of stage 1
     model: ModelConfig = field(default_factory=ModelConfig)
+    stages: Mapping[str, Any] = field(default_factory=dict)  # a configuration of `smallplan train`, but for its base
 
     def __post_init__(self) -> None:
         names = [phase.name for phase in self.phases]
@@ -104,8 +111,6 @@ class RecipeConfig:
         for index, phase in enumerate(self.phases):
             if not set(phase.use) <= set(names[:index]):
                 raise UserError(f"phase {phase.name!r} uses {list(phase.use)}; expected some of {names[:index]}")
-            if phase.model_episodes and not index:
-                raise UserError(f"phase {phase.name!r}: the first phase has no model to meet situations with")
 
 
 def load_recipe(path: Path) -> RecipeConfig:
@@ -113,22 +118,12 @@ def load_recipe(path: Path) -> RecipeConfig:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         common = data.pop("train", {})
-        phases = []
-        for phase in data.pop("phases"):
-            train = _build(TrainConfig, {**common, **phase.pop("train", {})})
-            phases.append(_build(PhaseConfig, {**phase, "use": tuple(phase.get("use", ())), "train": train}))
-        model = _build(ModelConfig, {**data.pop("model", {}), "vocab_size": data.get("vocab_size", 2560)})
-        return _build(RecipeConfig, {**data, "model": model, "phases": tuple(phases)})
+        phases = [{**phase, "train": {**common, **phase.get("train", {})}} for phase in data.pop("phases")]
+        model = {**data.pop("model", {}), "vocab_size": data.get("vocab_size", RecipeConfig.vocab_size)}
+        build(StagesConfig, {**data.get("stages", {}), "base": "pretrained"}, "stages")
+        return build(RecipeConfig, {**data, "model": model, "phases": phases})
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path}: not a recipe ({type(error).__name__}: {error}); see config/nano.yaml") from error
-
-
-def _build(kind: Callable[..., _T], values: dict[str, Any]) -> _T:
-    known = [item.name for item in fields(kind)]  # type: ignore[arg-type]
-    unknown = set(values) - set(known)
-    if unknown:
-        raise ValueError(f"unknown fields {sorted(unknown)}; expected some of {', '.join(known)}")
-    return kind(**values)
 
 
 class Recipe:
@@ -139,25 +134,53 @@ class Recipe:
         folder.mkdir(parents=True, exist_ok=True)
 
     def run(self, until: str | None = None) -> Path:
-        """All phases, or those up to one; returns the last one's GGUF."""
+        """Everything, or the phases or strategies up to one; returns the folder of the last one's weights."""
         self.make_tokenizer()
-        gguf = self.folder
+        weights = self.folder
         for index, phase in enumerate(self.config.phases):
-            gguf = self.run_phase(index)
+            weights = self.folder / phase.name / "checkpoint"
+            if not weights.is_dir():
+                self.collect(index)
+                self.train(index)
             if phase.name == until:
+                return weights
+        base = weights
+        for strategy in STAGED:
+            weights = self.train_stages(strategy, base)
+            self.export(self.folder / strategy, weights)
+            self.score(self.folder / strategy)
+            if strategy == until:
                 break
-        return gguf
+        return weights
 
-    def run_phase(self, index: int) -> Path:
-        """Collect, train, export and score one phase; returns its GGUF."""
-        phase = self.config.phases[index]
-        gguf = self.folder / phase.name / DEFAULT_MODEL
-        if not gguf.is_file():
-            self.collect(index)
-            self.train(index)
-            self.export(phase)
-        self.score(phase, gguf)
-        return gguf
+    def train_stages(self, strategy: str, base: Path) -> Path:
+        """Stage 1, and where the strategy has it stage 2, from the pretrained weights on; returns the merged ones."""
+        from accelerate import Accelerator  # here, since the processes that make shards need none of it
+
+        from smallplan_training.train_stages import train
+        from smallplan_training.train_state import Run
+
+        folder = self.folder / strategy
+        if not (folder / "merged").is_dir():
+            samples = self.store_answers()
+            settings: dict[str, Any] = {**self.config.stages, "strategy": strategy, "base": str(base)}
+            settings["few_shot"] = {**settings.get("few_shot", {}), "samples": [str(samples)]}
+            replay = [str(self.folder / phase.name / "samples") for phase in self.config.phases]
+            settings["distill"] = {**settings.get("distill", {}), "replay": replay}
+            run = Run(build(StagesConfig, settings), folder, Accelerator())
+            try:
+                train(run)
+            finally:
+                run.log.close()
+        return folder / "merged"
+
+    def store_answers(self) -> Path:
+        """Stage 1's samples: the expert's answers in the training houses, as `smallplan collect` writes them."""
+        path = self.folder / "answers.jsonl"
+        scenes = tuple(resolve_scenes(["train"]))
+        config = CollectConfig(scenes, path, self.config.stored_answers, limit=self.config.stored_answers)
+        Collector(ExpertAdapter(), config).run()
+        return path
 
     def make_tokenizer(self) -> NanoTokenizer:
         """Train the tokenizer on imagined situations and on the names in the priors."""
@@ -179,13 +202,14 @@ class Recipe:
     def collect(self, index: int) -> None:
         """Make the phase's shards of situations and samples, on all cores."""
         phase = self.config.phases[index]
-        model = self.folder / self.config.phases[index - 1].name / DEFAULT_MODEL if index else None
         seed = self.config.seed + 1000 * index
         houses = math.ceil(phase.expert_episodes / EPISODES_PER_HOUSE / HOUSES_PER_SHARD)
-        own = math.ceil(phase.model_episodes / EPISODES_PER_HOUSE / HOUSES_PER_SHARD)
-        asked = {"imagined": math.ceil(phase.imagined / SHARD), "rooms": math.ceil(phase.rooms / SHARD)}
-        counts = {**asked, "expert": houses, "model": own}
-        tasks = [_Shard(phase, kind, n, self.folder, seed, model) for kind in counts for n in range(counts[kind])]
+        counts = {
+            "imagined": math.ceil(phase.imagined / SHARD),
+            "rooms": math.ceil(phase.rooms / SHARD),
+            "expert": houses,
+        }
+        tasks = [_Shard(phase, kind, n, self.folder, seed) for kind in counts for n in range(counts[kind])]
         tasks = [task for task in tasks if not task.path.is_file()]
         if not tasks:
             return
@@ -224,55 +248,56 @@ class Recipe:
         nothing = training[0].take(np.zeros(0, dtype=np.int64))
         return concatenate(training), concatenate([nothing, *(part for _, part in kept)])
 
-    def export(self, phase: PhaseConfig) -> None:
-        """The phase's checkpoint as a Q8_0 GGUF, after a check that llama.cpp reads it as transformers does."""
-        folder = self.folder / phase.name
+    def export(self, folder: Path, weights: Path) -> None:
+        """Write weights as a Q8_0 GGUF into a folder, after a check that llama.cpp reads them as transformers does."""
+        if (folder / DEFAULT_MODEL).is_file():
+            return
         whole = folder / "model-f32.gguf"
-        export.convert(folder / "checkpoint", whole, METADATA)
+        export.convert(weights, whole, METADATA)
         samples = islice(imagined_samples(load_priors(), self.config.seed + 1), PARITY_PROMPTS)
-        parity = export.compare(folder / "checkpoint", whole, [render_chat(s.messages) + s.answer for s in samples])
+        parity = export.compare(weights, whole, [render_chat(s.messages) + s.answer for s in samples])
         if parity.equal_tokens < parity.prompts or parity.equal_choices < 0.99:
             raise UserError(f"{whole}: llama.cpp and transformers disagree: {parity}; the model is not exported")
         (folder / "parity.json").write_text(json.dumps(asdict(parity)), encoding="utf-8")
         export.quantise(whole, folder / DEFAULT_MODEL)
 
-    def score(self, phase: PhaseConfig, gguf: Path) -> dict[str, Any]:
-        """Figures on the val houses, beside the expert's on the same episodes; {} when the phase is not scored."""
-        path = self.folder / phase.name / "scores.json"
+    def score(self, folder: Path) -> dict[str, Any]:
+        """Figures of a folder's model on the val houses, beside the expert's on the same episodes."""
+        path = folder / "scores.json"
         if path.is_file():
             return dict(json.loads(path.read_text(encoding="utf-8")))
-        if not phase.score_episodes:
-            return {}
         config = EvaluateConfig(
             policies=("slm", "expert"),
             scenes=tuple(resolve_scenes(["val"])),
-            episodes=phase.score_episodes,
+            episodes=self.config.score_episodes,
             workers=self.workers,
-            options=PolicyOptions(model=gguf, threads=1),
+            options=PolicyOptions(model=folder / DEFAULT_MODEL, threads=1),
+            search=SearchConfig(classify_rooms="model"),
         )
-        with tqdm(total=len(config.scenes) * config.episodes, desc=f"{phase.name}: val", unit="episode") as bar:
+        with tqdm(total=len(config.scenes) * config.episodes, desc=f"{folder.name}: val", unit="episode") as bar:
             report = report_all(run_tasks(config, bar.update), config, "smallplan nano")
         path.write_text(json.dumps(report, indent=1), encoding="utf-8")
         return report
 
     def release(self, models: Path) -> bool:
-        """Put the last phase's model into `models`, unless the one that is there is as good on val."""
-        phase = self.config.phases[-1]
-        scores = self.folder / phase.name / "scores.json"
+        """Put the finished model into `models`, unless the one that is there is as good on val."""
+        made = self.folder / STAGED[-1]
+        scores = made / "scores.json"
         kept = models / "SmallPlan-Nano.scores.json"
         if scores.is_file() and kept.is_file() and _spl(kept) >= _spl(scores):
             logger.warning("%s stays: its SPL on val is %.2f, the new one's %.2f", models, _spl(kept), _spl(scores))
             return False
         models.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.folder / phase.name / DEFAULT_MODEL, models / DEFAULT_MODEL)
+        shutil.copyfile(made / DEFAULT_MODEL, models / DEFAULT_MODEL)
         if scores.is_file():
             shutil.copyfile(scores, kept)
         config = json.dumps(asdict(self.config), indent=1)
         (models / "SmallPlan-Nano.config.json").write_text(config + "\n", encoding="utf-8")
         with (models / "SmallPlan-Nano.log.jsonl").open("w", encoding="utf-8") as log:
-            for part in self.config.phases:
-                for line in (self.folder / part.name / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines():
-                    log.write(json.dumps({"phase": part.name, **json.loads(line)}) + "\n")
+            logs = {phase.name: self.folder / phase.name / "run" / "log.jsonl" for phase in self.config.phases}
+            for name, path in {**logs, STAGED[-1]: made / "log.jsonl"}.items():
+                for line in path.read_text(encoding="utf-8").splitlines():
+                    log.write(json.dumps({"phase": name, **json.loads(line)}) + "\n")
         return True
 
 
@@ -287,11 +312,10 @@ class _Shard:
     """A part of a phase's samples, made by one process."""
 
     phase: PhaseConfig
-    kind: str  # "imagined" | "rooms" | "expert" | "model"
+    kind: str  # "imagined" | "rooms" | "expert"
     number: int
     folder: Path
     seed: int
-    model: Path | None  # that meets situations, for kind "model"
 
     @property
     def path(self) -> Path:
@@ -315,10 +339,8 @@ def _make_shard(task: _Shard) -> None:
         concatenate(parts).save(task.path)
         return
     if not task.views.is_file():
-        name = "expert" if task.kind == "expert" else "slm"
-        policy = make_policy(name, PolicyOptions(model=task.model, threads=1), seed)
         houses = range(seed * HOUSES_PER_SHARD, (seed + 1) * HOUSES_PER_SHARD)
-        disturbed = DisturbedPolicy(policy, task.phase.disturbance, seed)
+        disturbed = DisturbedPolicy(ExpertPolicy(priors), task.phase.disturbance, seed)
         mode = "saver" if task.number % SAVER_EVERY == 0 else "normal"
         write_views(meet_situations(disturbed, houses, SearchConfig(mode=mode)), task.views)
     varied = varied_samples(read_views(task.views), task.phase.variations, priors, seed)
@@ -329,7 +351,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="YAML", help="default: config/nano.yaml")
     parser.add_argument("--folder", type=Path, default=Path("build/nano"), help="default: %(default)s")
     parser.add_argument("--models", type=Path, help="where the model goes (default: models/ of the workspace)")
-    parser.add_argument("--until", metavar="PHASE", help="stop after this phase, and release nothing")
+    parser.add_argument("--until", metavar="PHASE", help="stop after this phase or strategy, and release nothing")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that collect")
 
 
