@@ -15,7 +15,7 @@ import numpy as np
 WIDTH, HEIGHT = 400, 250
 COLOURS = 8
 """Classes of lines; more lines begin again with the first."""
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 20, 10, 40
 _TICKS = 5
 _MAX_POINTS = 300  # of one line: more are averaged
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
@@ -103,10 +103,8 @@ def _grid(place: Callable[[float, float], str], x: tuple[float, float], y: tuple
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" class="label middle">{escape(chart.x_label)}</text>')
     if chart.y_label:
-        down = (_TOP + HEIGHT - _BOTTOM) / 2
-        parts.append(
-            f'<text class="label middle" transform="translate(11 {down}) rotate(-90)">{escape(chart.y_label)}</text>'
-        )
+        place_of = f"translate(11 {(_TOP + HEIGHT - _BOTTOM) / 2}) rotate(-90)"
+        parts.append(f'<text class="label middle" transform="{place_of}">{escape(chart.y_label)}</text>')
     return "".join(parts)
 
 

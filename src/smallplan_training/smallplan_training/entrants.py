@@ -60,7 +60,7 @@ def parse_models(given: Sequence[str], notes: Sequence[str] = ()) -> tuple[Named
     _check_unique((model.label for model in models), "models")
     for text in notes:
         name, found, note = text.partition("=")
-        if not found or name not in [model.label for model in models]:
+        if not found or not name or name not in [model.label for model in models]:
             labels = ", ".join(model.label for model in models if model.label) or "none has a label"
             raise UserError(f"--note is {text!r}; expected NAME=TEXT with the label of a model ({labels})")
         models = [replace(model, note=note) if model.label == name else model for model in models]

@@ -29,6 +29,15 @@ if TYPE_CHECKING:
     from smallplan_training.evaluate import EpisodeRun, EvaluateConfig
 
 HEADINGS = {"sr": "SR %", "spl": "SPL %", "dist_m": "Dist m", "retrials": "Retrials", "auc_e": "AUC-E %"}
+ROOM_HEADINGS = {
+    "rooms": "rooms",
+    "accuracy": "right",
+    "rule_accuracy": "right by the rule",
+    "uncertain": "other room",
+    "rule_uncertain": "other room by the rule",
+    "unreadable_answers": "unreadable answers",
+}
+"""Of `rooms` in the JSON: counts and percentages."""
 TABLES = ("I", "II")
 """Of the paper: policies and models; strategies of training."""
 _PAIRS_SHOWN = 10  # of more than that a terminal shows only those with the first row
@@ -166,6 +175,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     if "paper" in report:
         _print_published(report["paper"], console)
+    _print_rooms(objects, console)
     if "paired" not in report:
         return
     pairs = [pair for pair in report["paired"] if _is_shown(pair, report)]
@@ -194,6 +204,30 @@ def _print_published(name: str, console: Console) -> None:
     for row in paper["rows"]:
         table.add_row(row["policy"], *(f"{row[key]:.2f}" if key in row else "–" for key in HEADINGS))
     console.print(table)
+
+
+def names_rooms(row: Mapping[str, Any]) -> bool:
+    """Whether a model said which rooms the rooms are."""
+    return "grammar" in row["settings"] and row["settings"].get("room_labels") == "model" and row["rooms"]["rooms"] > 0
+
+
+def _print_rooms(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    rows = [row for row in rows if names_rooms(row)]
+    if not rows:
+        return
+    table = Table(title="rooms that the model named, in %", box=SIMPLE_HEAD, padding=(0, 1, 1, 1))
+    table.add_column("policy", no_wrap=True)
+    for heading in ROOM_HEADINGS.values():
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(row["policy"], *(format_room(row["rooms"], key) for key in ROOM_HEADINGS))
+    console.print(table)
+
+
+def format_room(rooms: Mapping[str, Any], key: str) -> str:
+    """A figure of `ROOM_HEADINGS`: counts as they are, shares with a decimal."""
+    value = rooms[key]
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
 def _print_distances(changes: Sequence[Mapping[str, Any]], console: Console) -> None:

@@ -132,7 +132,7 @@ def _as_script_data(data: Any) -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files("smallplan_training").joinpath("report_page", name).read_text(encoding="utf-8")
+    return (resources.files("smallplan_training") / "report_page" / name).read_text(encoding="utf-8")
 
 
 def _titled(text: str) -> tuple[str, Path]:

@@ -10,7 +10,14 @@ from html import escape
 from typing import Any
 
 from smallplan_training.charts import Chart, Line, render_chart
-from smallplan_training.evaluation_tables import HEADINGS, format_p, published
+from smallplan_training.evaluation_tables import (
+    HEADINGS,
+    ROOM_HEADINGS,
+    format_p,
+    format_room,
+    names_rooms,
+    published,
+)
 from smallplan_training.metrics import STEP_BUDGET
 
 UNITS = {"sr": "SR, %", "spl": "SPL, %", "dist_m": "Dist, m", "retrials": "Retrials", "auc_e": "AUC-E, %"}
@@ -39,6 +46,7 @@ def evaluation_section(title: str, report: Mapping[str, Any], number: int) -> st
     charts = "".join(map(render_chart, _success_charts(rows)))
     missing = _missing("success over steps and metres", "the file holds no single runs")
     parts.append(f'<div class="charts wide">{charts}</div>' if charts else missing)
+    parts.append(_rooms_table(rows))
     parts.append(_distance_table(report))
     parts.append(_difference_table(report))
     parts.append(_endings_table(rows))
@@ -223,6 +231,20 @@ def _endings_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
     )
     return _folded("How the searches ended", _table("Numbers of episodes", f"{_head(names)}<tbody>{body}</tbody>"))
+
+
+def _rooms_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    body = "".join(
+        f'<tr><th scope="row">{escape(row["policy"])}</th>'
+        + "".join(f"<td>{format_room(row['rooms'], key)}</td>" for key in ROOM_HEADINGS)
+        + "</tr>"
+        for row in rows
+        if "settings" in row and names_rooms(row)
+    )
+    if not body:
+        return ""
+    html = f"{_head(('policy', *ROOM_HEADINGS.values()))}<tbody>{body}</tbody>"
+    return _folded("Rooms that the model named", _table("In percent of the rooms that were discovered", html), True)
 
 
 def _scenes_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -11,7 +11,9 @@ from fixtures.tiny_gguf import write_tiny_gguf
 from smallplan_planner.search import SearchConfig
 from smallplan_training import cli
 from smallplan_training.errors import UserError
-from smallplan_training.evaluate import EvaluateConfig, episode_seed, report_all, run_tasks
+from smallplan_training.evaluate import EpisodeRun, EvaluateConfig, episode_seed, report_all, run_tasks
+from smallplan_training.metrics import EpisodeScore
+from smallplan_training.recording import read_recordings
 from smallplan_training.scenes import resolve_scenes
 
 
@@ -68,6 +70,49 @@ def test_json_of_several_policies_compares_each_pair(house_file: Path) -> None:
     low, mean, high = report["paired"]["expert-greedy"]["spl"]
     assert mean == pytest.approx(spl["expert"] - spl["greedy"], abs=2e-3)
     assert low <= mean <= high
+    assert set(report["p_values"]["expert-greedy"]) == {"sr", "spl", "dist_m", "retrials", "auc_e"}
+    assert all(0 < p <= 1 for p in report["p_values"]["expert-random"].values())
+    metres = {item["policy"]: item["dist_m"] for item in report["policies"]}
+    change = report["distance"]["expert-random"]["all"]
+    assert change["percent"][1] == pytest.approx(100 * (metres["expert"] / metres["random"] - 1), abs=0.1)
+    assert (change["first_m"], change["second_m"]) == (metres["expert"], metres["random"])
+
+
+def make_run(name: str, seed: int, solved: bool, metres: float, unparsable: int = 0) -> EpisodeRun:
+    score = EpisodeScore(sr=100.0 * solved, spl=50.0 * solved, dist_m=metres, retrials=0.0, auc_e=90.0 * solved)
+    code = "NONE" if solved else "STUCK"
+    return EpisodeRun(
+        name, "small", seed, "mug", code, 4, metres, 2.0, 0, 300, score, latencies=(0.1,), answers=4,
+        unparsable=unparsable,
+    )  # fmt: skip
+
+
+def test_figures_of_constructed_runs() -> None:
+    """Shares and differences as anybody would count them by hand."""
+    config = EvaluateConfig(("expert", "greedy"), (Path("x"),))
+    runs = [make_run("expert", 1, True, 4.0), make_run("greedy", 1, True, 8.0, unparsable=1)]
+    runs += [make_run("expert", 2, True, 6.0), make_run("greedy", 2, False, 2.0, unparsable=2)]
+    report = report_all(runs, config, "")
+    expert, greedy = report["policies"]
+    assert (expert["sr"], greedy["sr"], expert["dist_m"], greedy["dist_m"]) == (100.0, 50.0, 5.0, 5.0)
+    assert (expert["unparsable"], greedy["unparsable"], greedy["answers"]) == (0.0, 37.5, 8)
+    distance = report["distance"]["expert-greedy"]
+    assert (distance["first"], distance["second"]) == ("expert", "greedy")
+    assert distance["all"]["percent"][1] == 0.0 and distance["all"]["episodes"] == 2
+    assert distance["both_solved"]["episodes"] == 1
+    assert distance["both_solved"]["percent"][1] == -50.0
+    assert distance["both_solved"]["p"] < 0.001
+    assert report["paired"]["expert-greedy"]["sr"][1] == 50.0
+    assert report["p_values"]["expert-greedy"]["sr"] == pytest.approx(0.5, abs=0.02)  # 2 · P(neither draw is episode 2)
+
+
+def test_modes_are_rows_over_the_same_episodes(house_file: Path) -> None:
+    config = make_config(house_file, "expert", "greedy", episodes=2, modes=("normal", "saver"))
+    runs = run_tasks(config)
+    assert [run.policy for run in runs[:3]] == ["expert", "expert (saver)", "greedy"]
+    assert len({(run.seed, run.target) for run in runs[:3]}) == 1
+    report = report_all(runs, config, "")
+    assert [item["settings"]["mode"] for item in report["policies"][:2]] == ["normal", "saver"]
 
 
 @pytest.mark.slow
@@ -91,6 +136,22 @@ def test_command_writes_json_and_prints_tables(
     assert "greedy −" in shown and "SPL" in shown
 
 
+def test_command_records_episodes_and_prints_the_papers_table(
+    house_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, told = tmp_path / "episodes.jsonl.gz", tmp_path / "result.json"
+    arguments = ["evaluate", "--policy", "expert", "--mode", "saver", "--scenes", str(house_file), "--episodes", "2"]
+    arguments += ["--max-steps", "4", "--episodes-out", str(out), "--json", str(told), "--table", "II"]
+    assert cli.main(arguments) == 0
+    (recording,) = read_recordings(out)  # of two episodes the first is recorded
+    written = json.loads(told.read_text())
+    assert (recording["policy"], recording["seed"]) == ("expert (saver)", written["runs"][0]["seed"])
+    assert "Mode: saver" in recording["steps"][0]["system"]
+    assert written["policy"] == "expert (saver)" and written["paper"] == "II"
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "RL-SFT+" in shown and "13.52" in shown and "of other houses" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -102,6 +163,10 @@ def test_command_writes_json_and_prints_tables(
         (["--policy", "slm", "--model", "{folder}/no.gguf"], "there is no model file"),
         (["--policy", "slm", "--model", "{house}"], "is not a GGUF"),
         (["--json", "{folder}"], "can't write"),
+        (["--episodes-out", "{folder}"], "can't write"),
+        (["--record", "2"], "--record 2 needs --episodes-out"),
+        (["--record", "-1", "--episodes-out", "{folder}/x"], "--record is -1"),
+        (["--policy", "slm", "--model", "a={folder}/no.gguf", "--model", "b={house}"], "there is no model file"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(
@@ -148,10 +213,11 @@ def test_the_model_and_its_untrained_copy(
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "result.json"
     arguments = ["evaluate", "--policy", "slm", "--policy", "untrained", "--scenes", str(house_file), "--episodes", "1"]
-    model = ["--model", str(tmp_path / "tiny.gguf"), "--threads", "1"]
+    model = ["--model", f"tiny={tmp_path / 'tiny.gguf'}", "--note", "tiny=random weights", "--threads", "1"]
     assert cli.main([*arguments, *model, "--max-steps", "3", "--json", str(out)]) == 0
     written = json.loads(out.read_text())
-    assert list(written["paired"]) == ["slm-untrained"]
+    assert list(written["paired"]) == ["slm:tiny-untrained"]
+    assert written["policies"][0]["note"] == "random weights" and "note" not in written["policies"][1]
     for item in written["policies"]:
         assert item["settings"]["model"] == "tiny.gguf" and item["settings"]["grammar"] is True
         assert item["decision_ms_p50"] > 0

@@ -119,7 +119,7 @@
       shape(mark, "title", {}, thing.now.name + (thing.now.state ? `, ${thing.now.state}` : ""));
     }
     drawTargets(svg, episode, house, step);
-    drawNames(svg, house, things, decision, box);
+    drawNames(svg, house, things, decision, box.width);
     drawRobot(svg, decision.robot);
     const [x, y] = [box.left + box.width - 0.4, box.top + box.height - 0.28];
     shape(svg, "line", { class: "scale", x1: x - 2, y1: y, x2: x, y2: y });
@@ -163,24 +163,31 @@
     }
   };
 
-  const drawNames = (svg, house, things, decision, box) => {
-    const size = Math.max(0.3, Math.min(0.5, box.width / 34));
+  const drawNames = (svg, house, things, decision, width) => {
+    const size = Math.max(0.3, Math.min(0.5, width / 34));
+    const taken = []; // names that are written already: none is written over another
+    const write = (look, [x, y], text, height) => {
+      const half = (text.length * height * 0.58) / 2;
+      const box = [x - half, y - height, x + half, y];
+      if (taken.some((b) => b[0] < box[2] && box[0] < b[2] && b[1] < box[3] && box[1] < b[3])) return;
+      taken.push(box);
+      shape(svg, "text", { class: look, x, y, style: `font-size:${height}px` }, text);
+    };
     for (const room of house.rooms) {
       const [x, y] = middle(room.polygon);
       const known = things.find((t) => t.kind === "room" && inside(t.at, room.polygon));
       const name = known ? known.now.name : words(room.type);
-      shape(svg, "text", { class: `room-name halo ${known ? "" : "unknown"}`, x, y: -y, style: `font-size:${size}px` }, name);
+      write(`room-name halo ${known ? "" : "unknown"}`, [x, -y], name, size);
     }
     const chosen = (/\(([^()]*)\)/.exec(decision.command) || ["", ""])[1].split(",").pop().trim();
-    for (const thing of things) {
-      if (thing.kind !== "object" && thing.kind !== "door") continue;
-      const isChosen = chosen && thing.now.name === chosen;
-      if (isChosen) shape(svg, "circle", { class: "chosen", cx: thing.at[0], cy: -thing.at[1], r: 0.34 });
-      if (isChosen || byId("names").checked) {
-        const attributes = { class: "thing-name halo", x: thing.at[0], y: -thing.at[1] - (isChosen ? 0.42 : 0.12), style: `font-size:${size * (isChosen ? 0.8 : 0.6)}px` };
-        shape(svg, "text", attributes, thing.now.name);
-      }
+    const named = things.filter((thing) => thing.kind === "object" || thing.kind === "door");
+    const isChosen = (thing) => chosen !== "" && thing.now.name === chosen;
+    for (const thing of named.filter(isChosen)) {
+      shape(svg, "circle", { class: "chosen", cx: thing.at[0], cy: -thing.at[1], r: 0.34 });
+      write("thing-name halo", [thing.at[0], -thing.at[1] - 0.42], thing.now.name, size * 0.8);
     }
+    if (!byId("names").checked) return;
+    for (const thing of named) if (!isChosen(thing)) write("thing-name halo", [thing.at[0], -thing.at[1] - 0.12], thing.now.name, size * 0.55);
   };
 
   const inside = ([x, y], polygon) => {
