@@ -162,15 +162,13 @@ class LanguageModel(nn.Module):
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `trainable_state` gave; raises `UserError` when it is of another model or other adapters."""
         own = self.trainable_state()
-        wrong = sorted(
-            n for n in own.keys() | state.keys() if n not in own or n not in state or own[n].shape != state[n].shape
-        )
+        names = sorted(own.keys() | state.keys())
+        wrong = [n for n in names if n not in own or n not in state or own[n].shape != state[n].shape]
         if wrong:
-            name = wrong[0]
-            has, got = (_shape(part.get(name)) for part in (own, state))
+            has, got = (_shape(part.get(wrong[0])) for part in (own, state))
             raise UserError(
-                f"the adapter does not fit {self.folder}: {name} is {got} in the adapter and {has} here "
-                f"({len(wrong)} of {len(own)} tensors differ); give the base and the LoRA settings it was trained with"
+                f"the adapter does not fit {self.folder}: {wrong[0]} is {got} in the adapter and {has} here "
+                f"({len(wrong)} of {len(names)} tensors differ); give the base and the LoRA settings it was trained with"
             )
         adapter = {name.partition(".")[2]: tensor for name, tensor in state.items() if name.startswith("adapter.")}
         head = {name.partition(".")[2]: tensor for name, tensor in state.items() if name.startswith("value_head.")}
@@ -257,7 +255,7 @@ def load_language_model(options: BaseOptions) -> LanguageModel:
             peft = get_peft_model(model, lora)
         except ValueError as error:
             raise UserError(f"{folder} can't take adapters with the recipe {recipe.name!r}: {error}") from error
-    lm = LanguageModel(peft, chat, recipe, folder, quantised=quantisation == "nf4")
+        lm = LanguageModel(peft, chat, recipe, folder, quantised=quantisation == "nf4")
     if options.adapter is not None:
         lm.load_adapter(options.adapter)
     trained = sum(parameter.numel() for parameter in lm.trainable_parameters())

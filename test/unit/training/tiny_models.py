@@ -110,7 +110,10 @@ def save_random_model(family: str, folder: Path, rows: int, hidden: int = 32, se
     config = _CONFIGS[family](
         vocab_size=rows, hidden_size=hidden, bos_token_id=1, eos_token_id=2, pad_token_id=0, tie_word_embeddings=False
     )
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(20.0)  # as in trained models, some tokens are clearly likelier
+    model.save_pretrained(folder)
 
 
 def save_tiny(family: str, folder: Path, hidden: int = 32, spare: int = 8, seed: int = 0) -> Path:
