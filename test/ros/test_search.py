@@ -69,6 +69,29 @@ def test_a_language_model_plans(world: World, episode: list[dict], tiny_model: P
     planner.stop()
 
 
+def test_a_language_model_names_rooms(world: World, episode: list[dict], tiny_model: Path) -> None:
+    from smallplan_planner.policies import SlmPolicy
+    from smallplan_planner.slm import Slm
+
+    graphs: list[SceneGraph] = []
+    world.node.create_subscription(SceneGraph, "scene_graph", graphs.append, LATCHED)
+    graph = wait_until(lambda: graphs and graphs[-1].objects and graphs[-1], what="a graph with objects")
+    planner = world.start_planner(
+        policy="slm", model_path=tiny_model, n_threads=1, max_steps=1, graph_timeout=10.0, classify_rooms="model"
+    )
+    search = world.search("zebra")
+    search.result(60.0)
+    planner.stop()
+
+    named = {room.id: room.label for room in search.feedback[0].decision.rooms}
+    assert set(named) == {room.id for room in graph.rooms if not room.label}
+    with Slm(tiny_model, n_threads=1) as slm:
+        policy = SlmPolicy(slm)
+        for room_id, label in named.items():
+            seen = [thing.label for thing in graph.objects if thing.room == room_id]
+            assert label == policy.classify_room(seen), "as the model says, which has random weights, not the rule"
+
+
 def test_a_goal_sent_by_hand_is_never_stale(world: World, episode: list[dict]) -> None:
     graphs: list[SceneGraph] = []
     world.node.create_subscription(SceneGraph, "scene_graph", graphs.append, LATCHED)

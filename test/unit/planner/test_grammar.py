@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fixtures.graphs import HOSTILE_LABELS, house, scene_graphs
 from smallplan_planner.actions import ActionRules, format_command, parse_command, valid_actions
-from smallplan_planner.grammar import CommandGrammar, build_grammar
+from smallplan_planner.grammar import ChoiceGrammar, CommandGrammar, build_grammar
 from smallplan_planner.names import NameBook, sanitise
 from smallplan_planner.scene_graph import Room, SceneGraph, SceneObject
 
@@ -145,6 +145,13 @@ def test_complete_tells_the_only_command_left() -> None:
     assert grammar.complete("explore(kü".encode()[:-1]) == "explore(küche)"  # within a character
     assert grammar.complete(b"fly") is None
     assert CommandGrammar(("done()",)).complete(b"") == "done()"
+
+
+def test_choices_stand_alone(matcher: Matcher) -> None:
+    grammar = ChoiceGrammar(("kitchen", "living room", "laundry room"))
+    assert all(matcher.matches(grammar.gbnf, choice) for choice in grammar.choices)
+    assert not any(matcher.matches(grammar.gbnf, text) for text in (" kitchen", "kitchens", "l", "room", ""))
+    assert grammar.complete(b"la") == "laundry room" and grammar.complete(b"l") is None
 
 
 def test_a_grammar_of_nothing_is_refused() -> None:

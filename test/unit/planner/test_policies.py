@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from fixtures.graphs import PRIORS, house, scene_graphs
 from smallplan_planner.actions import ActionKind, Outcome
 from smallplan_planner.generation import Generation, SlmDeadlineError
-from smallplan_planner.grammar import CommandGrammar
-from smallplan_planner.policies import GreedyPolicy, RandomPolicy, SlmPolicy
+from smallplan_planner.grammar import FreeLine, Grammar
+from smallplan_planner.policies import GreedyPolicy, RandomPolicy, SlmPolicy, classify_rooms
+from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import Message, render
+from smallplan_planner.room_prompt import render_room
 from smallplan_planner.scene_graph import SceneGraph, SceneObject
 from smallplan_planner.search import SearchConfig, SearchEpisode, Situation
 
@@ -40,7 +42,7 @@ class ScriptedGenerator:
     def generate(
         self,
         messages: Sequence[Message],
-        grammar: CommandGrammar | None = None,
+        grammar: Grammar | None = None,
         deadline: float | None = None,
         cancel: threading.Event | None = None,
     ) -> Generation:
@@ -119,6 +121,41 @@ def test_without_the_grammar_an_answer_is_parsed_or_says_why_not() -> None:
     answer = SlmPolicy(bad, use_grammar=False).decide(situation())
     assert answer.command == ""
     assert "no line Analysis" in answer.parse_error
+
+
+def test_a_room_is_asked_for_under_the_grammar_of_room_types() -> None:
+    generator, cancel = ScriptedGenerator(Generation("bathroom", "p")), threading.Event()
+    policy = SlmPolicy(generator, deadline=2.5)
+    assert policy.classify_room(["bed", "Zork_2"], cancel) == "bathroom"  # the model's word, not the rule's
+    [(messages, grammar, deadline, seen)] = generator.asked
+    assert messages == render_room(["bed", "zork"], load_priors().rooms)
+    assert grammar.choices == (*load_priors().rooms, "other room")
+    assert (deadline, seen) == (2.5, cancel)
+
+
+def test_a_room_in_which_nothing_was_seen_costs_no_generation() -> None:
+    generator = ScriptedGenerator(Generation("bathroom", "p"))
+    assert SlmPolicy(generator).classify_room(["?"]) == "other room"
+    assert generator.asked == []
+
+
+def test_without_the_grammar_an_answer_that_is_no_room_is_uncertain_and_counted() -> None:
+    generator = ScriptedGenerator(Generation("I think it is a bedroom", "p"))
+    policy = SlmPolicy(generator, use_grammar=False)
+    assert policy.classify_room(["bed"]) == "other room"
+    generator.answer = Generation(" Bedroom.\n", "p")
+    assert policy.classify_room(["bed"]) == "bedroom"
+    assert (policy.unreadable_rooms, policy.rooms_asked) == (1, 2)
+    assert isinstance(generator.asked[0][1], FreeLine)
+
+
+def test_the_baselines_name_rooms_by_the_rule() -> None:
+    for policy in (GreedyPolicy(), RandomPolicy()):
+        episode = SearchEpisode("mug", SearchConfig(classify_rooms="model"), PRIORS)
+        episode.observe(house())
+        assert episode.rooms_to_classify()
+        classify_rooms(episode, policy)
+        assert episode.names.name("u") == "bedroom" and not episode.rooms_to_classify()
 
 
 def test_what_stops_the_generator_reaches_the_caller() -> None:

@@ -12,7 +12,7 @@ from fixtures.graphs import HOSTILE_LABELS, PRIORS, house
 from smallplan_planner.actions import Action, ActionKind, Outcome, OutcomeCode, format_command
 from smallplan_planner.prompt import render
 from smallplan_planner.scene_graph import OpenState, Pose, Room, SceneGraph, SceneGraphError, SceneObject
-from smallplan_planner.search import Answer, BadGoalError, ResultCode, SearchConfig, SearchEpisode
+from smallplan_planner.search import Answer, BadGoalError, ResultCode, RoomQuestion, SearchConfig, SearchEpisode
 
 ARRIVED = Outcome(True, distance=2.0)
 OPEN_CABINET = "go_to_and_open(kitchen, cabinet)"
@@ -219,6 +219,83 @@ def test_rooms_without_a_label_are_classified_and_the_history_follows() -> None:
     assert episode.names.name("u") == "bedroom"
     assert "explore(bedroom): explored" in text
     assert "room-1" not in text
+
+
+# Rooms that the policy names
+
+
+def unlabelled(*labels: str) -> SceneGraph:
+    """The house with these things in the room that perception has not labelled."""
+    things = tuple(SceneObject(f"x{i}", label, "u", (5.0, 1.0, 0.0), 5.0) for i, label in enumerate(labels))
+    return replace(house(), objects=(*house().objects[:-1], *things))
+
+
+def asked(*labels: str) -> SearchEpisode:
+    episode = SearchEpisode("mug", SearchConfig(classify_rooms="model"), PRIORS)
+    episode.observe(unlabelled(*labels))
+    return episode
+
+
+def test_a_room_without_a_label_is_a_question_and_named_as_it_is_answered() -> None:
+    episode = asked("bed", "lamp")
+    assert episode.rooms_to_classify() == (RoomQuestion("u", ("bed", "lamp")),)
+    episode.classify("u", "office")
+    assert episode.rooms_to_classify() == ()
+    assert episode.names.name("u") == "office"
+    assert "office: bed, lamp" in render(episode.situation().view)[1].content
+
+
+def test_a_room_is_asked_about_again_only_when_other_things_are_in_it() -> None:
+    episode = asked("bed")
+    episode.classify("u", "bedroom")
+    for same in (unlabelled("bed"), unlabelled("Bed_2", "bed")):
+        episode.observe(same)
+        assert episode.rooms_to_classify() == ()
+    episode.observe(unlabelled("bed", "toilet"))
+    assert [question.labels for question in episode.rooms_to_classify()] == [("bed", "toilet")]
+    episode.classify("u", "bathroom")
+    assert episode.room_labels["u"] == "bathroom"
+    assert episode.names.name("u") == "bedroom"  # a name changes once
+
+
+def test_a_room_in_which_nothing_was_seen_is_uncertain_without_a_question() -> None:
+    episode = asked()
+    assert episode.rooms_to_classify() == ()
+    assert episode.room_labels == {"u": "other room"} and episode.names.name("u") == "room-1"
+    episode.observe(unlabelled("bed"))
+    assert [question.room_id for question in episode.rooms_to_classify()] == ["u"]
+
+
+def test_who_does_not_answer_gets_room_numbers_and_is_asked_again() -> None:
+    episode = asked("bed")
+    assert "room-1: bed" in render(episode.situation().view)[1].content
+    assert episode.rooms_to_classify()
+    episode.classify_by_rule()
+    assert "bedroom: bed" in render(episode.situation().view)[1].content
+
+
+def test_a_label_of_perceptions_is_never_a_question() -> None:
+    episode = asked("bed")
+    labelled = unlabelled("bed")
+    rooms = tuple(replace(room, label=room.label or "nursery") for room in labelled.rooms)
+    episode.observe(replace(labelled, rooms=rooms))
+    assert episode.rooms_to_classify() == () and episode.names.name("u") == "nursery"
+    assert "u" not in episode.room_labels
+
+
+def test_a_search_that_has_ended_asks_nothing() -> None:
+    episode = SearchEpisode("mug", SearchConfig(classify_rooms="model"), PRIORS)
+    episode.observe(replace(unlabelled("bed"), doors=(), frontiers=(), objects=(SceneObject("b", "bed", "u"),)))
+    for question in episode.rooms_to_classify():
+        episode.classify(question.room_id, "bedroom")
+    episode.finish(ResultCode.CANCELED, "enough")
+    episode.observe(unlabelled("toilet"))
+    assert episode.rooms_to_classify() == ()
+
+
+def test_a_classifier_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="classify_rooms is 'oracle'; expected one of model, rule"):
+        SearchConfig(classify_rooms="oracle")
 
 
 def test_calls_out_of_turn_are_errors() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fixtures.tiny_gguf import write_tiny_gguf, write_tiny_lora
-from smallplan_planner.grammar import CommandGrammar
+from smallplan_planner.grammar import ChoiceGrammar, CommandGrammar, FreeLine
 from smallplan_planner.prompt import Message
 from smallplan_planner.response import parse_response
 from smallplan_planner.slm import AnswerLimits, Slm, SlmCancelled, SlmDeadlineError, SlmError
@@ -253,6 +253,40 @@ def test_the_common_beginning_of_prompts_is_reused_in_whole_chunks(tiny_model: A
     assert longer.reused_tokens >= again.prompt_tokens // 64 * 64 - 64
     assert longer.reused_tokens % 64 == 0
     assert other.reused_tokens == 0
+
+
+def test_a_short_answer_is_one_of_its_choices_and_leaves_the_decisions_cache_alone(tiny_model: Any) -> None:
+    rooms = ChoiceGrammar(("kitchen", "living room", "laundry room", "other room"))
+    with Slm(tiny_model.path, n_threads=1, limits=AnswerLimits(2, 2)) as slm:
+        first = slm.generate(chat(LONG), GRAMMAR)
+        asked = [slm.generate(chat(f"Seen: {thing}." + " mug" * 80, "You name a room."), rooms) for thing in "abb"]
+        long = slm.generate(chat(LONG * 2, "You name a room."), rooms)  # more than the context that it had
+        again = slm.generate(chat(LONG), GRAMMAR)
+    assert {made.text for made in (*asked, long)} <= set(rooms.choices)
+    assert asked[0].reused_tokens == 0 and asked[2].reused_tokens >= 64
+    assert long.prompt_tokens > 512
+    assert again.text == first.text
+    assert again.reused_tokens >= again.prompt_tokens - 64
+
+
+def test_a_short_answer_without_a_grammar_ends_with_its_line(
+    tiny_slm: Slm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = iter(tiny_slm._chat.tokenize("kitchen\nand more"))
+    monkeypatch.setattr(tiny_slm, "_sample", lambda: next(script))
+    assert tiny_slm.generate(chat("Seen: fridge."), FreeLine(20)).text.startswith("kitchen\n")
+    script = iter(tiny_slm._chat.tokenize("a b c d e f g h"))
+    assert len(tiny_slm.generate(chat("Seen: fridge."), FreeLine(3)).text) < len("a b c d e f g h")
+
+
+def test_a_short_answer_can_be_cancelled(tiny_slm: Slm) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(SlmCancelled):
+        tiny_slm.generate(chat(LONG), ChoiceGrammar(("kitchen", "bedroom")), cancel=cancel)
+    with pytest.raises(SlmDeadlineError):
+        tiny_slm.generate(chat(LONG), ChoiceGrammar(("kitchen", "bedroom")), deadline=0.0)
+    assert tiny_slm.generate(chat(LONG), ChoiceGrammar(("kitchen", "bedroom"))).text in ("kitchen", "bedroom")
 
 
 def test_sampling_repeats_with_its_seed(tiny_model: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -63,6 +63,10 @@ class Decider:
 
     def __init__(self) -> None:
         self.answer: Callable[[Situation, threading.Event], Answer] = lambda s, cancel: GreedyPolicy().decide(s)
+        self.room: Callable[[Sequence[str], threading.Event], str] = lambda labels, cancel: "office"
+
+    def classify_room(self, labels: Sequence[str], cancel: threading.Event) -> str:
+        return self.room(labels, cancel)
 
     def decide(self, situation: Situation, cancel: threading.Event) -> Answer:
         return self.answer(situation, cancel)
@@ -76,6 +80,7 @@ class Surroundings:
     max_steps: int = 3
     limits: Limits = QUICK
     fallback: Policy | None = None
+    classify_rooms: str = "rule"
     present: bool = True
     react: Callable[[PlannedAction, Execution], None] = lambda planned, e: e.end(Outcome(True, distance=1.0))
     planned: list[PlannedAction] = field(default_factory=list)
@@ -88,7 +93,9 @@ class Surroundings:
         self.graphs = GraphFeed(self.bell)
         self.decider = Decider()
         self.worker = DecisionWorker(self.bell)
-        episode = SearchEpisode(self.target, SearchConfig(max_steps=self.max_steps), load_priors())
+        episode = SearchEpisode(
+            self.target, SearchConfig(max_steps=self.max_steps, classify_rooms=self.classify_rooms), load_priors()
+        )
         self.runner = SearchRunner(
             episode,
             "episode",
@@ -281,6 +288,104 @@ def test_a_failing_model_without_fallback(error: Exception, named: str) -> None:
     world.see()
     result = world.run()
     assert result.code is ResultCode.MODEL_FAILED and named in result.message
+
+
+# Rooms
+
+
+def test_the_model_names_rooms_before_it_decides() -> None:
+    world = Surroundings(classify_rooms="model", max_steps=1)
+    asked: list[tuple[str, ...]] = []
+    threads: list[str] = []
+
+    def name(labels: Sequence[str], cancel: threading.Event) -> str:
+        asked.append(tuple(labels))
+        threads.append(threading.current_thread().name)
+        return "office"
+
+    world.decider.room = name
+    world.see()
+    world.run()
+    assert asked == [("bed",)], "only the room without a label, and once for the same things"
+    assert threads == ["decisions"]
+    assert [(room.id, room.label) for room in world.told[0][0].rooms] == [("s", "office")]
+    assert world.runner.episode.names.name("s") == "office"
+
+
+def test_with_the_rule_the_model_is_not_asked_about_rooms() -> None:
+    world = Surroundings(classify_rooms="rule", max_steps=1)
+    world.decider.room = lambda labels, cancel: pytest.fail("asked")
+    world.see()
+    world.run()
+    assert [room.label for room in world.told[0][0].rooms] == ["bedroom"]
+
+
+def test_where_the_model_fails_to_name_a_room_the_rule_does(caplog: pytest.LogCaptureFixture) -> None:
+    world = Surroundings(classify_rooms="model", max_steps=1, fallback=GreedyPolicy())
+
+    def fail(labels: Sequence[str], cancel: threading.Event) -> str:
+        raise ModelError("no memory left")
+
+    world.decider.room = fail
+    world.see()
+    result = world.run()
+    assert result.steps == 1 and "no memory left" in caplog.text
+    assert [room.label for room in world.told[0][0].rooms] == ["bedroom"]
+
+
+def test_where_nothing_falls_back_a_room_without_an_answer_ends_the_search() -> None:
+    world = Surroundings(classify_rooms="model", limits=replace(QUICK, deadline=0.1))
+    cancelled = threading.Event()
+
+    def hang(labels: Sequence[str], cancel: threading.Event) -> str:
+        if cancel.wait(5.0):
+            cancelled.set()
+        raise ModelError("cancelled")
+
+    world.decider.room = hang
+    world.see()
+    result = world.run()
+    assert result.code is ResultCode.MODEL_FAILED and "deadline of 0.1 s" in result.message
+    assert cancelled.wait(5.0) and not world.planned
+
+
+def test_stopping_while_a_room_is_named_ends_the_search() -> None:
+    world = Surroundings(classify_rooms="model")
+    cancelled = threading.Event()
+
+    def think(labels: Sequence[str], cancel: threading.Event) -> str:
+        world.runner.stop(ResultCode.CANCELED, "enough")
+        if cancel.wait(5.0):
+            cancelled.set()
+        raise ModelError("cancelled")
+
+    world.decider.room = think
+    world.see()
+    assert world.run().code is ResultCode.CANCELED
+    assert cancelled.wait(5.0) and not world.planned
+
+
+def test_rooms_and_command_share_one_deadline() -> None:
+    """A model that needs all its time for the rooms leaves the command to the fallback."""
+    world = Surroundings(
+        classify_rooms="model", limits=replace(QUICK, deadline=0.2), fallback=GreedyPolicy(), max_steps=1
+    )
+    release = threading.Event()
+
+    def hang(labels: Sequence[str], cancel: threading.Event) -> str:
+        release.wait(10.0)
+        return "office"
+
+    world.decider.room = hang
+    world.see()
+    try:
+        result = world.runner.run()
+    finally:
+        release.set()
+        world.worker.close(1.0)
+    decision = world.told[0][0]
+    assert result.steps == 1 and decision.answer.source == "fallback"
+    assert [room.label for room in decision.rooms] == ["bedroom"]
 
 
 def test_no_graph_and_bad_graphs() -> None:
