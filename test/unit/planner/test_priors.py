@@ -28,6 +28,19 @@ def test_words_mean_types() -> None:
     assert priors.room_type("Kitchen_3") == "kitchen" and priors.room_type("other room") == ""
 
 
+def test_surfaces_are_what_things_are_put_on() -> None:
+    priors = load_priors()
+    assert priors.is_surface("counter") and priors.is_surface("CounterTop_3") and priors.is_surface("couch")
+    assert not priors.is_surface("fridge")  # things are put into it
+    assert not priors.is_surface("mug") and not priors.is_surface("zebra") and not priors.is_surface("")
+
+
+def test_sizes_are_those_of_the_thing() -> None:
+    assert PRIORS.size("Blue_Mug-2") == (0.1, 0.1, 0.1)
+    assert PRIORS.size("mug tree") is None and PRIORS.size("cabinet") is None  # furniture is no thing to search for
+    assert load_priors().size("cushions") == load_priors().objects["cushion"].size
+
+
 @pytest.mark.parametrize(
     ("seen", "room"),
     [

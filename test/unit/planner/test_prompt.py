@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from fixtures.graphs import PRIORS, house, scene_graphs
 from smallplan_planner.actions import ActionKind, ActionRules, format_command, valid_actions
 from smallplan_planner.names import NameBook
-from smallplan_planner.prompt import Helps, Hint, PastAction, PromptView, build_view, distance_word, render
+from smallplan_planner.prompt import (
+    PROMPT_VERSION,
+    Helps,
+    Hint,
+    Option,
+    PastAction,
+    PromptView,
+    build_view,
+    distance_word,
+    render,
+)
 from smallplan_planner.scene_graph import SceneGraph
 
 RULES = ActionRules(allow_close=True)
@@ -46,12 +56,27 @@ def test_distances_are_said_in_words(distance: float, word: str) -> None:
     assert distance_word(distance) == word
 
 
-def test_the_user_message_word_for_word() -> None:
+def test_the_prompt_word_for_word() -> None:
+    """Whoever changes a line changes the version: models are trained for one."""
+    assert PROMPT_VERSION == "2"
+    graph = house()
     history = [
         PastAction("explore(kitchen)", "explored"),
         PastAction("navigate(kitchen, fridge)", "failed, unreachable"),
     ]
-    assert user_lines(view_of(house(), history=history)) == [
+    view = view_of(graph, history=history, surfaces=[graph.object_by_id["bed"], graph.object_by_id["fri"]])
+    system, user = render(view)
+    assert (system.role, user.role) == ("system", "user")
+    assert system.content.split("\n") == [
+        "You plan for a robot that searches a house for an object. Its actions:",
+        "navigate(room, object): go near an object and look.",
+        "go_to_and_open(room, object): open a closed door or container.",
+        "explore(room): look at unexplored space of a room.",
+        "done(): end the search.",
+        "Mode: normal, find it.",
+        "Answer in three lines, Analysis: Reasoning: Command:",
+    ]
+    assert user.content.split("\n") == [
         "Task: find the mug.",
         "Usual places: kitchen (cabinet, counter).",
         "Rooms:",
@@ -68,6 +93,9 @@ def test_the_user_message_word_for_word() -> None:
         "Closed containers:",
         "very close, kitchen: cabinet",
         "near, kitchen: cabinet-2",
+        "Seen from afar:",
+        "very close, kitchen: fridge",
+        "near, room-1: bed",
         "Use listed names only. Explore only rooms with unexplored space. Target listed: done().",
         "Task: find the mug. Found: none.",
     ]
@@ -109,6 +137,19 @@ def test_only_what_is_open_is_listed() -> None:
     assert "Closed doors: none" in user_lines(view)
 
 
+def test_surfaces_are_listed_nearest_first_one_of_unknown_distance_last() -> None:
+    graph = house()
+    far, near, unknown = (graph.object_by_id[id_] for id_ in ("bed", "fri", "cab2"))
+    unknown = replace(unknown, distance=math.nan)
+    view = view_of(graph, surfaces=[unknown, far, near])
+    assert view.surfaces == (
+        Option("kitchen", "very close", "fridge"),
+        Option("room-1", "near", "bed"),
+        Option("kitchen", "unknown", "cabinet-2"),
+    )
+    assert "Seen from afar: none" in user_lines(view_of(graph))
+
+
 def test_a_door_between_two_rooms_is_listed_under_both() -> None:
     graph = house()
     doors = tuple(replace(door, openable=True) for door in graph.doors)
@@ -139,13 +180,15 @@ def test_history_shows_the_last_five_and_older_invalid_ones() -> None:
 @given(graph=scene_graphs())
 def test_no_label_breaks_a_line_or_brings_in_markup(graph: SceneGraph) -> None:
     """Each line is what it would be if things were called by harmless words of the same number of names."""
-    view = view_of(graph)
+    view = view_of(graph, surfaces=graph.objects)
     text = "\n".join(message.content for message in render(view))
     assert len(text.splitlines()) == len(text.split("\n"))  # no other line break, whatever Unicode calls one
     for markup in ("<|", "|>", "[INST]", "{{", '"', "\\", "\r", "\x1b", "\u202e"):
         assert markup not in text
     lines = user_lines(view)
     assert sum(line.startswith("Task: find the ") for line in lines) == 2
+    listed = [*view.spaces, *view.doors, *view.containers, *view.surfaces]
+    assert len(lines) <= len(graph.rooms) + len(listed) + 11  # at most one line for each option
     rooms = lines[lines.index("Rooms:") + 1 :][: len(graph.rooms)]
     for room, line in zip(view.rooms, rooms):
         assert line.startswith(f"{room.name}: ")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fixtures.graphs import HOSTILE_LABELS, PRIORS, house
 from smallplan_planner.actions import Action, ActionKind, Outcome, OutcomeCode, format_command
-from smallplan_planner.prompt import render
+from smallplan_planner.prompt import Option, render
 from smallplan_planner.scene_graph import OpenState, Pose, Room, SceneGraph, SceneGraphError, SceneObject
 from smallplan_planner.search import Answer, BadGoalError, ResultCode, RoomQuestion, SearchConfig, SearchEpisode
 
@@ -165,6 +165,63 @@ def test_a_change_near_a_failed_target_brings_it_back_and_one_far_away_does_not(
     assert OPEN_CABINET not in commands(episode)
     episode.observe(changed(house(stamp=2.0), "fri"))  # beside it
     assert OPEN_CABINET in commands(episode)
+
+
+def from_afar(episode: SearchEpisode) -> list[str]:
+    """The names of what the prompt says is seen from afar only."""
+    return [option.name for option in episode.situation().view.surfaces]
+
+
+def test_what_usually_bears_things_is_listed_until_the_robot_was_near() -> None:
+    episode = search()  # the first cabinet is 1 m away, the other one 4 m, the bed 8 m, and a fridge bears nothing
+    assert episode.situation().view.surfaces == (
+        Option("kitchen", "near", "cabinet-2"),
+        Option("bedroom", "near", "bed"),
+    )
+    assert "Seen from afar:\nnear, kitchen: cabinet-2\nnear, bedroom: bed\n" in render(episode.situation().view)[1].content
+    episode.observe(house(stamp=1.0, x=2.5))
+    assert from_afar(episode) == ["bed"]
+    episode.observe(house(stamp=2.0, x=-9.0))  # what was seen from near stays seen
+    assert from_afar(episode) == ["bed"]
+
+
+@pytest.mark.parametrize(
+    ("x", "room", "seen"),
+    [
+        (6.0, "u", True),  # the bed stands at x = 8 m
+        (5.9, "u", False),
+        (7.0, "k", False),  # it is behind the wall
+        (7.0, "", False),
+    ],
+)
+def test_from_near_is_two_metres_in_the_same_room(x: float, room: str, seen: bool) -> None:
+    episode = search()
+    episode.observe(replace(house(stamp=1.0, x=x), robot_room=room))
+    assert ("bed" not in from_afar(episode)) == seen
+
+
+def test_the_height_of_a_thing_does_not_keep_it_afar() -> None:
+    high = SceneObject("h", "cabinet", "k", (0.5, 0.0, 2.4), 0.5)
+    graph = replace(house(), objects=(*house().objects, high))
+    assert from_afar(search(graph=graph)) == ["cabinet-2", "bed"]
+
+
+def test_what_the_robot_failed_to_go_to_is_no_surface_to_look_at_until_something_has_changed() -> None:
+    episode = search()
+    play(episode, "navigate(kitchen, cabinet-2)", Outcome(False, OutcomeCode.UNREACHABLE))
+    episode.observe(house(stamp=1.0))
+    assert from_afar(episode) == ["bed"]
+    episode.observe(house(stamp=2.0, x=0.5))
+    assert from_afar(episode) == ["cabinet-2", "bed"]
+
+
+@pytest.mark.parametrize(("relation", "listed"), [("on", True), ("in", False)])
+def test_a_thing_of_unknown_kind_that_bears_something_is_a_surface(relation: str, listed: bool) -> None:
+    bearer = SceneObject("z", "zorblick", "u", (8.0, 4.0, 0.0), 9.0)
+    pen = SceneObject("p", "pen", "u", (8.0, 4.0, 0.5), 9.0, parent="z", relation=relation)
+    graph = replace(house(), objects=(*house().objects, bearer, pen))
+    assert ("zorblick" in from_afar(search(graph=graph))) == listed
+    assert "pen" not in from_afar(search(graph=graph))
 
 
 def test_trouble_of_the_executor_is_a_retry_and_the_third_ends_the_search() -> None:
