@@ -378,6 +378,16 @@ def test_a_lora_adapter_changes_the_answer(tiny_model: Any, tmp_path: Path) -> N
         assert slm.generate(chat("Task: find the mug."), GRAMMAR).text != plain
 
 
+def test_a_lora_adapter_counts_for_short_answers_too(tiny_model: Any, tmp_path: Path) -> None:
+    write_tiny_lora(tmp_path / "lora.gguf")
+    things = [chat(f"Seen: {thing}.", "You name a room.") for thing in ("fridge", "bed", "sofa", "desk", "mug", "oven")]
+    line = FreeLine(12)
+    with Slm(tiny_model.path, n_threads=1) as slm:
+        plain = [slm.generate(messages, line).text for messages in things]
+    with Slm(tiny_model.path, lora_path=tmp_path / "lora.gguf", n_threads=1) as slm:
+        assert [slm.generate(messages, line).text for messages in things] != plain
+
+
 def test_an_adapter_for_another_model_is_refused(tiny_model: Any, tmp_path: Path) -> None:
     write_tiny_lora(tmp_path / "lora.gguf", dim=32)
     with pytest.raises(SlmError, match=r"lora\.gguf is not a LoRA adapter for .*tiny\.gguf"):
