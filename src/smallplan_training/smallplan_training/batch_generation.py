@@ -24,6 +24,7 @@ from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLa
 from smallplan_planner.prompt import Message
 from smallplan_training.chat import Chat
 from smallplan_training.errors import UserError
+from smallplan_training.grouped_attention import grouped_attention
 
 _DROP = 0.25  # share of a batch's rows that must have ended before they are dropped, which copies the cache
 
@@ -102,10 +103,11 @@ class BatchGenerator:
         training = self.model.training
         self.model.eval()
         try:
-            for start in range(0, len(order), self.batch):
-                part = order[start : start + self.batch]
-                batch = _Batch(self, [encoded[i] for i in part], [rows[i] for i in part])
-                made.update(zip(part, batch.run(), strict=True))
+            with grouped_attention(self._config):
+                for start in range(0, len(order), self.batch):
+                    part = order[start : start + self.batch]
+                    batch = _Batch(self, [encoded[i] for i in part], [rows[i] for i in part])
+                    made.update(zip(part, batch.run(), strict=True))
         finally:
             self.model.train(training)
         return [made[i] for i in range(len(prompts))]
