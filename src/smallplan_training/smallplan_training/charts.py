@@ -94,9 +94,9 @@ def _grid(place: Callable[[float, float], str], x: tuple[float, float], y: tuple
     for value in ticks(*x):
         across = place(value, y[0]).split(",")[0]
         parts.append(f'<text x="{across}" y="{HEIGHT - _BOTTOM + 15}" class="tick middle">{_number(value)}</text>')
-    for value, name in chart.marks:
-        if not x[0] <= value <= x[1]:
-            continue
+    begun = [mark for mark in chart.marks if mark[0] <= x[0]]
+    later = [mark for mark in chart.marks if x[0] < mark[0] <= x[1]]
+    for value, name in [(x[0], name) for _, name in begun[-1:]] + later:
         across = place(value, y[0]).split(",")[0]
         parts.append(f'<line class="mark" x1="{across}" y1="{_TOP}" x2="{across}" y2="{HEIGHT - _BOTTOM}"/>')
         parts.append(f'<text x="{float(across) + 3:.1f}" y="{_TOP + 9}" class="tick">{escape(name)}</text>')

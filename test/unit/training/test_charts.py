@@ -41,6 +41,15 @@ def test_names_are_escaped_and_the_svg_is_well_formed() -> None:
     ElementTree.fromstring(html)
 
 
+def test_a_stage_that_began_before_the_first_point_is_named_at_the_left_end() -> None:
+    chart = Chart("t", "x", (Line("a", ((20, 1), (40, 2))),), marks=((0, "first"), (10, "second"), (30, "third")))
+    html = render_chart(chart)
+    ((left, _), (right, _)) = points_of(html)[0]
+    marks = [float(x) for x in re.findall(r'class="mark" x1="([^"]*)"', html)]
+    assert marks == pytest.approx([left, (left + right) / 2], abs=0.1)
+    assert "first" not in html and "second" in html and "third" in html
+
+
 def test_a_chart_without_points_is_left_out() -> None:
     assert render_chart(Chart("t", "x", (Line("a", ()),))) == ""
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from smallplan_training import cli
 from smallplan_training.evaluate import EvaluateConfig, report_all, run_tasks
+from smallplan_training.evaluation_tables import print_report
 from smallplan_training.metrics import STEP_BUDGET
 from smallplan_training.recording import write_recordings
 from smallplan_training.report import render_page
@@ -137,6 +140,23 @@ def test_a_file_of_an_older_version_is_shown_without_what_it_lacks(
     page = Page(render_page("t", [("old", old)], [], []))
     assert "the file holds no single runs" in page.text
     assert any(cell.startswith("expert − greedy") for cell in page.cells)
+
+
+def test_rooms_that_a_model_named_stand_on_the_page_and_in_the_terminal(
+    evaluated: tuple[dict[str, Any], list[Any]],
+) -> None:
+    report, _ = evaluated
+    rooms = {"rooms": 40, "accuracy": 82.5, "rule_accuracy": 91.25, "uncertain": 5.0, "rule_uncertain": 2.5}
+    expert, greedy = report["policies"]
+    asked = {**expert["settings"], "grammar": True, "room_labels": "model"}
+    named = {**expert, "settings": asked, "rooms": {**rooms, "unreadable_answers": 3}}
+    page = Page(render_page("t", [("e", {**report, "policies": [named, greedy]})], [], []))
+    at = page.cells.index("82.5 ")
+    assert page.cells[at - 2 : at + 5] == ["expert ", "40 ", "82.5 ", "91.2 ", "5.0 ", "2.5 ", "3 "]
+    assert "Rooms that the model named" not in Page(render_page("t", [("e", report)], [], [])).text
+    told = StringIO()
+    print_report({**report, "policies": [named, greedy]}, Console(file=told, width=120))
+    assert "82.5" in told.getvalue() and "right by" in told.getvalue()
 
 
 def test_area_under_the_success_curve_is_auc_e(evaluated: tuple[dict[str, Any], list[Any]]) -> None:

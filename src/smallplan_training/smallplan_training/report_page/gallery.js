@@ -315,6 +315,7 @@
     if (!gallery.contains(event.target) && (bounds.top > innerHeight * 0.7 || bounds.bottom < innerHeight * 0.2)) return;
     const isButton = event.target.closest("button, summary, a");
     if (keys[event.key]) { pause(); go(keys[event.key]()); }
+    else if (!gallery.contains(event.target)) return; // single letters belong to the gallery alone while it has the focus
     else if (event.key === " " && !isButton) play();
     else if (event.key.toLowerCase() === "p") show(state.group[(state.group.indexOf(state.episode) + 1) % state.group.length]);
     else if (event.key.toLowerCase() === "e") choose(all[(all.indexOf(state.group) + 1) % all.length], state.episode.policy);
