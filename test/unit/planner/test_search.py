@@ -178,7 +178,9 @@ def test_what_usually_bears_things_is_listed_until_the_robot_was_near() -> None:
         Option("kitchen", "near", "cabinet-2"),
         Option("bedroom", "near", "bed"),
     )
-    assert "Seen from afar:\nnear, kitchen: cabinet-2\nnear, bedroom: bed\n" in render(episode.situation().view)[1].content
+    assert (
+        "Seen from afar:\nnear, kitchen: cabinet-2\nnear, bedroom: bed\n" in render(episode.situation().view)[1].content
+    )
     episode.observe(house(stamp=1.0, x=2.5))
     assert from_afar(episode) == ["bed"]
     episode.observe(house(stamp=2.0, x=-9.0))  # what was seen from near stays seen
