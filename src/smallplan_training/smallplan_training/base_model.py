@@ -168,7 +168,8 @@ class LanguageModel(nn.Module):
             has, got = (_shape(part.get(wrong[0])) for part in (own, state))
             raise UserError(
                 f"the adapter does not fit {self.folder}: {wrong[0]} is {got} in the adapter and {has} here "
-                f"({len(wrong)} of {len(names)} tensors differ); give the base and the LoRA settings it was trained with"
+                f"({len(wrong)} of {len(names)} tensors differ); give the base and the LoRA settings that it was "
+                "trained with"
             )
         adapter = {name.partition(".")[2]: tensor for name, tensor in state.items() if name.startswith("adapter.")}
         head = {name.partition(".")[2]: tensor for name, tensor in state.items() if name.startswith("value_head.")}

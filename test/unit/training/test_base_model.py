@@ -191,6 +191,7 @@ def test_a_merged_folder_is_the_trained_model(lm: LanguageModel, tmp_path: Path)
     assert tokenizer.chat_template == lm.chat.tokenizer.chat_template
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2.5", "llama-3.2", "phi-4-mini"])
 def test_a_merged_model_runs_in_llama_cpp(family: str, tmp_path: Path) -> None:
     try:
