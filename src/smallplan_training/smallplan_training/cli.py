@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": ("smallplan_training.evaluate", "measure policies on houses: success, SPL, distance, retrials"),
     "report": ("smallplan_training.report", "one HTML page: tables, learning curves, episodes to step through"),
     "collect": ("smallplan_training.collect", "let a teacher plan, and keep its answers as samples to train on"),
+    "train": ("smallplan_training.train", "train a policy: stage 1 on a teacher's answers, stage 2 in the simulator"),
     "bench": ("smallplan_training.bench", "measure time and memory of a decision"),
     "probe": ("smallplan_training.probe", "minimal pairs: what the model masters, one skill at a time"),
     "probe-flip": ("smallplan_training.flip", "flip one decisive fact in prompts: does the model follow?"),

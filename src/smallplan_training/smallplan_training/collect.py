@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from smallplan_planner.actions import ActionRefused, ParseError, parse_command
+from smallplan_planner.actions import ParseError
 from smallplan_planner.policies import GreedyPolicy, Policy
 from smallplan_planner.prompt import MODES, PROMPT_VERSION, render
 from smallplan_planner.response import parse_response
@@ -40,7 +40,7 @@ from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.house.raster import HouseRaster, rasterise
 from smallplan_training.teachers.expert import ExpertPolicy
 from smallplan_training.teachers.openai import DEFAULT_URL, OpenAIConfig, OpenAITeacher
-from smallplan_training.teachers.teacher import ExpertAdapter, GgufTeacher, Teacher, prompt_hash
+from smallplan_training.teachers.teacher import ExpertAdapter, GgufTeacher, Teacher, answer_fault, prompt_hash
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class _Planner:
 
     def decide(self, situation: Situation) -> Answer:
         self.text = self._collector.ask(situation)
-        self.fault = _fault(self.text, situation)  # now: once the action is executed, things may be called otherwise
+        self.fault = answer_fault(self.text, situation)  # now: after the action, things may be called otherwise
         if self._driver is not None:
             return self._driver.decide(situation)
         try:
@@ -181,15 +181,6 @@ class _Planner:
     def classify_room(self, labels: Iterable[str]) -> str:
         """By the driver; a teacher that plans by itself is shown rooms that the rule has named."""
         return (self._driver or GreedyPolicy()).classify_room(labels)
-
-
-def _fault(text: str, situation: Situation) -> str:
-    """Why an answer is no sample, '' when it is one."""
-    try:
-        parse_command(parse_response(text).command, situation.graph, situation.names, situation.rules)
-    except ActionRefused as refused:
-        return str(refused)
-    return ""
 
 
 def _outcome(record: DecisionRecord) -> str:

@@ -29,7 +29,7 @@ def _expect(condition: bool, what: str) -> None:
 
 @dataclass(frozen=True)
 class Steps:
-    """How an optimiser steps: the learning rate warms up, stays, and falls linearly over the last `decay` of a stage."""
+    """How an optimiser steps: its learning rate warms up, stays, and falls linearly over the stage's last `decay`."""
 
     learning_rate: float = 1e-5
     warm_up: int = 10  # steps
@@ -105,6 +105,7 @@ class RolloutConfig:
     minutes: float = 0.0  # of stage 2, summed over resumptions; 0: no limit. With one, a run can't be repeated exactly
     episodes: int = 16  # an iteration, each process
     batch: int = 32  # answers generated at once
+    in_flight: int = 64  # searches under way at once
     temperature: float = 1.0
     max_tokens: int = 160  # of an answer
 
@@ -113,6 +114,7 @@ class RolloutConfig:
         _expect(self.minutes >= 0, f"minutes is {self.minutes}; expected at least 0 (0: no limit)")
         _expect(self.episodes >= 1, f"episodes is {self.episodes}; expected at least 1")
         _expect(self.batch >= 1, f"batch is {self.batch}; expected at least 1")
+        _expect(self.in_flight >= 1, f"in_flight is {self.in_flight}; expected at least 1")
         _expect(self.temperature > 0, f"temperature is {self.temperature}; expected more than 0: PPO needs exploration")
         _expect(self.max_tokens >= 1, f"max_tokens is {self.max_tokens}; expected at least 1")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from smallplan_planner.priors import Priors, load_priors
+from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import PromptView
 from smallplan_training.chat import Chat
 from smallplan_training.errors import UserError
@@ -58,9 +58,9 @@ def draw(data: SampleSet, count: int, rng: np.random.Generator) -> SampleSet:
     return data.take(rng.choice(len(data), size=count, replace=count > len(data)))
 
 
-def taught_samples(views: Sequence[PromptView], variations: int, seed: int, priors: Priors | None = None) -> list[Sample]:
+def taught_samples(views: Sequence[PromptView], variations: int, seed: int) -> list[Sample]:
     """What the expert answers in the situations that were met, and in `variations` of each."""
-    return list(varied_samples(views, variations, priors or load_priors(), seed))
+    return list(varied_samples(views, variations, load_priors(), seed))
 
 
 def _read(path: Path, chat: Chat, max_tokens: int) -> list[SampleSet]:

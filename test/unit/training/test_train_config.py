@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from smallplan_planner.resources import resource  # noqa: E402
-from smallplan_training.errors import UserError  # noqa: E402
-from smallplan_training.train_config import TrainConfig, build, differences, plain, read_config  # noqa: E402
+from smallplan_planner.resources import resource
+from smallplan_training.errors import UserError
+from smallplan_training.train_config import TrainConfig, build, differences, plain, read_config
 
 
 def write(folder: Path, text: str) -> Path:

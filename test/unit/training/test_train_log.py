@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from smallplan_training.errors import UserError  # noqa: E402
-from smallplan_training.train_log import TrainLog  # noqa: E402
+from smallplan_training.errors import UserError
+from smallplan_training.train_log import TrainLog
 
 
 def lines(folder: Path) -> list[dict[str, object]]:

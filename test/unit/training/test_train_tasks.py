@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from smallplan_training.errors import UserError  # noqa: E402
-from smallplan_training.train_config import TaskConfig  # noqa: E402
-from smallplan_training.train_tasks import FIRST_HOUSE_SEED, TaskSource, scene_tasks  # noqa: E402
+from smallplan_training.errors import UserError
+from smallplan_training.train_config import TaskConfig
+from smallplan_training.train_tasks import FIRST_HOUSE_SEED, TaskSource, scene_tasks
 
 
 def test_a_task_is_the_same_whenever_it_is_asked_for(house_file: Path) -> None:

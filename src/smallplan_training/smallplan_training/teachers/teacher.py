@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from smallplan_planner.actions import ActionRefused, parse_command
 from smallplan_planner.generation import Generator
 from smallplan_planner.grammar import build_grammar
 from smallplan_planner.prompt import Message, render
+from smallplan_planner.response import parse_response
 from smallplan_planner.search import Situation
 from smallplan_training.teachers.expert import ExpertTeacher
 
@@ -70,6 +72,15 @@ class GgufTeacher:
         grammar = build_grammar(situation.options, situation.names) if self._use_grammar else None
         made = self._slm.generate(render(situation.view), grammar)
         return TeacherAnswer(made.text, made.prompt_tokens, made.generated_tokens)
+
+
+def answer_fault(text: str, situation: Situation) -> str:
+    """Why an answer is no sample (it can't be parsed, or its action is not open), '' when it is one."""
+    try:
+        parse_command(parse_response(text).command, situation.graph, situation.names, situation.rules)
+    except ActionRefused as refused:
+        return str(refused)
+    return ""
 
 
 def prompt_hash(messages: Sequence[Message]) -> str:

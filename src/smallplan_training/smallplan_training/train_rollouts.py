@@ -1,0 +1,145 @@
+"""Stage 2's searches: the model's own, in batches, with the teacher's usable answers beside, and what came of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from smallplan_planner.search import SearchConfig, Situation
+from smallplan_training import metrics
+from smallplan_training.batch_generation import BatchGenerator
+from smallplan_training.batch_rollout import NO_LIMIT, BatchRollouts, Search, Trajectory, reward_of, training_env
+from smallplan_training.errors import UserError
+from smallplan_training.policy_factory import check_model
+from smallplan_training.rewards import RewardConfig
+from smallplan_training.scenes import default_model
+from smallplan_training.simulators.house.env import HouseSearchEnv
+from smallplan_training.teachers.openai import DEFAULT_URL, OpenAIConfig, OpenAITeacher
+from smallplan_training.teachers.teacher import ExpertAdapter, GgufTeacher, Teacher, TeacherAnswer, answer_fault
+from smallplan_training.train_config import TeacherConfig, TrainConfig
+from smallplan_training.train_state import Run
+from smallplan_training.train_strategies import EFFICIENCY_PLUS
+from smallplan_training.train_tasks import Task
+
+_OPENAI_THREADS = 8
+
+
+class Rollouts:
+    """Runs tasks under the model of a run: drawn at its temperature, or greedily."""
+
+    def __init__(self, run: Run) -> None:
+        config = run.config.rollouts
+        self._config = run.config
+        make = partial(BatchGenerator, run.lm.model, run.lm.chat, max_tokens=config.max_tokens, batch=config.batch)
+        remote = run.config.teacher.name == "openai"
+        self._sampling = BatchRollouts(
+            make(temperature=config.temperature),
+            teacher=UsableAnswers(make_teacher(run.config.teacher)) if run.config.distills else None,
+            in_flight=config.in_flight,
+            make_env=partial(training_env, run.config.tasks.failure_rate),
+            teacher_threads=_OPENAI_THREADS if remote else 0,
+        )
+        self._greedy = BatchRollouts(
+            make(temperature=0.0), in_flight=config.in_flight, make_env=partial(HouseSearchEnv, max_steps=NO_LIMIT)
+        )
+
+    def sample(self, tasks: Sequence[Task], seed: int) -> list[Trajectory]:
+        """Searches that explore, with rewards and the teacher's answers, in the order of the tasks."""
+        trajectories = self._sampling.run(self._searches(tasks), seed)
+        return [
+            _rewarded(trajectory, reward_config(self._config, task.mode))
+            for trajectory, task in zip(trajectories, tasks, strict=True)
+        ]
+
+    def greedy(self, tasks: Sequence[Task]) -> list[Trajectory]:
+        """Searches by the likeliest answers."""
+        return self._greedy.run(self._searches(tasks))
+
+    def _searches(self, tasks: Sequence[Task]) -> list[Search]:
+        steps = self._config.tasks.max_steps
+        return [Search(task.episode, SearchConfig(max_steps=steps, mode=task.mode)) for task in tasks]
+
+
+class UsableAnswers:
+    """A teacher whose answers that can't be parsed or executed are '': nobody should learn them."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher = teacher
+        self.name = teacher.name
+
+    @property
+    def model(self) -> str:
+        return self._teacher.model
+
+    def answer(self, situation: Situation) -> TeacherAnswer:
+        made = self._teacher.answer(situation)
+        return replace(made, text="") if answer_fault(made.text, situation) else made
+
+
+def make_teacher(config: TeacherConfig) -> Teacher:
+    """The teacher of a run; raises `UserError` when it can't be had."""
+    if config.name == "expert":
+        return ExpertAdapter()
+    if config.name == "openai":
+        url = config.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
+        return OpenAITeacher(OpenAIConfig(model=config.model, base_url=url))
+    from smallplan_planner.slm import Slm, SlmError
+
+    path = check_model(Path(config.model) if config.model else default_model())
+    try:
+        return GgufTeacher(Slm(path), path.name)
+    except SlmError as error:
+        raise UserError(str(error)) from error
+
+
+def reward_config(config: TrainConfig, mode: str) -> RewardConfig:
+    """The reward in a mode: saver costs what RL-SFT+ costs, so that one model learns both trades; both in rl-sft+."""
+    costly = mode == "saver" or config.strategy == "rl-sft+"
+    return replace(config.reward, efficiency=config.reward.efficiency * (EFFICIENCY_PLUS if costly else 1.0))
+
+
+def outcomes(trajectories: Sequence[Trajectory]) -> list[dict[str, float]]:
+    """What each search came to, as figures whose means are worth a look."""
+    return [_outcome(trajectory) for trajectory in trajectories]
+
+
+def means(figures: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Means of some searches' figures, and how many there were."""
+    names = figures[0] if figures else {}
+    return {"episodes": float(len(figures)), **{n: float(np.mean([item[n] for item in figures])) for n in names}}
+
+
+def _outcome(trajectory: Trajectory) -> dict[str, float]:
+    record, turns = trajectory.record, trajectory.turns
+    score = metrics.score(record)
+    return {
+        "success": score.sr / 100.0,
+        "spl": score.spl / 100.0,
+        "dist_m": score.dist_m,
+        "retrials": score.retrials,
+        "turns": float(len(turns)),
+        "return": sum(turn.reward.total for turn in turns),
+        "unparsable": _share([bool(turn.record.answer.parse_error) for turn in turns]),
+        "refused": _share([turn.record.action is None for turn in turns]),
+        "unfinished": _share([not turn.completion.finished for turn in turns]),
+        "answer_tokens": float(np.mean([len(turn.completion.ids) for turn in turns])) if turns else 0.0,
+    }
+
+
+def _share(flags: Sequence[bool]) -> float:
+    return sum(flags) / len(flags) if flags else 0.0
+
+
+def _rewarded(trajectory: Trajectory, config: RewardConfig) -> Trajectory:
+    last = len(trajectory.turns) - 1
+    success = trajectory.record.result.success
+    turns = [
+        replace(turn, reward=reward_of(turn.record, config, success=success and index == last))
+        for index, turn in enumerate(trajectory.turns)
+    ]
+    return replace(trajectory, turns=tuple(turns))

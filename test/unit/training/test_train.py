@@ -1,0 +1,245 @@
+"""`smallplan train` from end to end with tiny random models: every stage, every strategy, exact resumption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+import yaml  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from unit.training.tiny_models import ANSWER, OTHER_ANSWER, OTHER_PROMPT, PROMPT, save_tiny  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+
+from smallplan_training import checkpoint, cli  # noqa: E402
+from smallplan_training.samples import Sample, SampleFile  # noqa: E402
+from smallplan_training.teachers.teacher import ExpertAdapter  # noqa: E402
+
+FAMILIES = ("qwen2.5", "llama-3.2", "phi-4-mini")
+TINY: dict[str, Any] = {
+    "bf16": False,
+    "checkpoint_minutes": 0.0,
+    "lora": {"rank": 2, "alpha": 4},
+    "few_shot": {"epochs": 1, "batch_tokens": 256, "steps": {"learning_rate": 1e-3, "warm_up": 1}},
+    "tasks": {"generated": 0.0, "saver": 0.5, "max_steps": 2},
+    "rollouts": {"iterations": 1, "episodes": 1, "max_tokens": 4},
+    "ppo": {"epochs": 1, "minibatch_tokens": 4096},
+    "ppo_steps": {"learning_rate": 1e-3, "warm_up": 1},
+    "distill": {"batch_tokens": 4096, "steps": {"learning_rate": 1e-3, "warm_up": 1}},
+}
+"""As small as a run can be."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bases")
+    return {family: save_tiny(family, folder / family) for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("samples") / "samples.jsonl"
+    file = SampleFile(path, ExpertAdapter())
+    meta = {"teacher": "expert", "model": ""}
+    for number in range(3):
+        for prompt, answer in ((PROMPT, ANSWER), (OTHER_PROMPT, OTHER_ANSWER)):
+            system, user = prompt
+            file.add(Sample((system, type(user)("user", f"{user.content} {number}")), answer, meta))
+    file.close()
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path, bases: dict[str, Path], samples: Path, house_file: Path) -> Path:
+    """A file with the tiny configuration of the Qwen2 model; `--set` and options change it."""
+    data = {**TINY, "base": str(bases["qwen2.5"])}
+    data["few_shot"] = {**TINY["few_shot"], "samples": [str(samples)]}
+    data["tasks"] = {**TINY["tasks"], "scenes": [str(house_file)]}
+    data["validation"] = {"scenes": [str(house_file)], "episodes": 1}
+    path = tmp_path / "training.yaml"
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    return path
+
+
+def train(config: Path, folder: Path, *more: str) -> int:
+    return cli.main(["train", "--config", str(config), "--folder", str(folder), "--cpu", *more])
+
+
+def log(folder: Path, stage: str = "") -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if stage in ("", line["stage"])]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    found = {}
+    for name in ("adapter_model.safetensors", "value_head.safetensors"):
+        found |= load_file(folder / "adapter" / name)
+    return found
+
+
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        assert torch.equal(left[name], right[name]), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_architecture_goes_through_every_stage(
+    family: str, bases: dict[str, Path], config: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    assert train(config, folder, "--base", str(bases[family])) == 0
+    assert [line["stage"] for line in log(folder)] == ["few_shot"] * len(log(folder, "few_shot")) + ["reinforce"]
+    (stage_2,) = log(folder, "reinforce")
+    for name in ("reward_total", "reward_success", "reward_executable", "reward_explore", "reward_efficiency",
+                 "reward_format", "kl", "clip_fraction", "policy_loss", "value_loss", "sft_loss", "samples_per_s",
+                 "success", "unparsable"):  # fmt: skip
+        assert isinstance(stage_2[name], (int, float)), name
+    assert stage_2["unparsable"] > 0  # what a random model writes is no answer
+    assert stage_2["reward_format"] < 0
+    trained = weights(folder)
+    assert any(bool(tensor.abs().sum() > 0) for name, tensor in trained.items() if "lora_B" in name)
+    assert bool(trained["linear.bias"].abs() > 0)  # the value head has learnt that things go badly
+    merged = AutoModelForCausalLM.from_pretrained(folder / "merged")
+    base = AutoModelForCausalLM.from_pretrained(bases[family])
+    moved = [not torch.equal(a, b) for a, b in zip(merged.parameters(), base.parameters(), strict=True)]
+    assert any(moved)
+    assert len(AutoTokenizer.from_pretrained(folder / "merged")) <= merged.get_input_embeddings().weight.shape[0]
+
+
+def test_sft_alone_ends_with_stage_1_and_lowers_the_loss(config: Path, tmp_path: Path) -> None:
+    more = ("--set", "few_shot.epochs=6", "--set", "few_shot.steps.decay=0", "--set", "lora={rank: 8}")
+    more += ("--set", "few_shot.steps.learning_rate=0.01")
+    assert train(config, tmp_path / "run", "--strategy", "sft", *more) == 0
+    losses = [line["loss"] for line in log(tmp_path / "run")]
+    assert {line["stage"] for line in log(tmp_path / "run")} == {"few_shot"}
+    assert losses[-1] < losses[0] - 0.1
+    assert (tmp_path / "run" / "merged" / "model.safetensors").is_file()
+
+
+def test_rl_alone_runs_only_when_it_is_asked_for_twice(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(config, tmp_path / "run", "--strategy", "rl") == cli.USER_ERROR
+    assert "discouraged" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert train(config, tmp_path / "run", "--strategy", "rl", "--discouraged-rl-alone") == 0
+    assert "sft_loss" not in log(tmp_path / "run", "reinforce")[0]
+
+
+def test_no_stage_1_when_it_has_no_epochs_and_the_plus_costs_more(config: Path, tmp_path: Path) -> None:
+    more = ("--set", "few_shot.epochs=0", "--set", "ppo.credit=step", "--set", "tasks.saver=0")
+    assert train(config, tmp_path / "run", "--strategy", "rl-sft+", *more) == 0
+    assert [line["stage"] for line in log(tmp_path / "run")] == ["reinforce"]
+
+
+def test_met_situations_are_varied_and_earlier_samples_replayed(config: Path, samples: Path, tmp_path: Path) -> None:
+    assert train(config, tmp_path / "plain", "--set", "few_shot.epochs=0") == 0
+    more = ["--set", "distill.variations=2", "--set", f"distill.replay=[{samples}]", "--set"]
+    more.append("distill.replay_share=0.5")
+    assert train(config, tmp_path / "rich", "--set", "few_shot.epochs=0", *more) == 0
+    plain, rich = (log(tmp_path / name)[0]["sft_samples"] for name in ("plain", "rich"))
+    assert rich == plain * 3 * 2
+
+
+def test_validation_is_logged_and_changes_nothing(config: Path, tmp_path: Path) -> None:
+    assert train(config, tmp_path / "without") == 0
+    assert train(config, tmp_path / "with", "--set", "validation.every=1") == 0
+    (line,) = log(tmp_path / "with", "validation")
+    assert line["episodes"] == 1
+    assert 0 <= line["success"] <= 1
+    assert_same(weights(tmp_path / "without"), weights(tmp_path / "with"))
+
+
+def killed_after(config: Path, folder: Path, lines: int) -> None:
+    """Run the command in a process of its own and kill it when the log has so many lines."""
+    path = folder / "log.jsonl"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = ["-m", "smallplan_training.cli", "train", "--config", str(config), "--folder", str(folder), "--cpu"]
+    process = subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None:
+        if path.is_file() and path.read_bytes().count(b"\n") >= lines:
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.002)
+    assert process.stderr is not None
+    assert process.returncode == -signal.SIGKILL, process.stderr.read()
+    process.stderr.close()
+
+
+def test_a_run_that_is_killed_in_either_stage_ends_in_the_same_weights(config: Path, tmp_path: Path) -> None:
+    data = yaml.safe_load(config.read_text(encoding="utf-8"))
+    data["lora"] = {"rank": 2, "dropout": 0.1}  # so that the random state matters
+    data["rollouts"] |= {"iterations": 3}
+    config.write_text(yaml.safe_dump(data), encoding="utf-8")
+    assert train(config, tmp_path / "whole") == 0
+    steps = len(log(tmp_path / "whole", "few_shot"))
+    assert steps >= 3
+    killed_after(config, tmp_path / "parts", 2)
+    assert 2 <= len(log(tmp_path / "parts")) < steps + 3
+    killed_after(config, tmp_path / "parts", steps + 2)
+    assert train(config, tmp_path / "parts") == 0
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    places = [[(line["stage"], line["step"]) for line in log(tmp_path / name)] for name in ("whole", "parts")]
+    assert places[0] == places[1]
+
+
+def test_a_full_disk_ends_the_run_and_loses_only_what_was_after_the_last_checkpoint(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(config, tmp_path / "whole", "--strategy", "sft") == 0
+    folder, real, saved = tmp_path / "run", checkpoint._write, []
+
+    def write(path: Path, data: bytes) -> None:
+        saved.append(path)
+        if len(saved) > 4:
+            raise OSError(28, "No space left on device")
+        real(path, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "_write", write)
+        assert train(config, folder, "--strategy", "sft") == cli.USER_ERROR
+    told = capsys.readouterr().err
+    assert "No space left on device" in told
+    assert str(folder / "checkpoint.new") in told
+    assert train(config, folder, "--strategy", "sft") == 0
+    assert_same(weights(tmp_path / "whole"), weights(folder))
+
+
+def test_a_finished_run_is_not_trained_again(config: Path, tmp_path: Path) -> None:
+    assert train(config, tmp_path / "run") == 0
+    before = (tmp_path / "run" / "log.jsonl").read_bytes()
+    assert train(config, tmp_path / "run") == 0
+    assert (tmp_path / "run" / "log.jsonl").read_bytes() == before
+
+
+def test_bad_input_is_named(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*more: str, folder: str = "run") -> str:
+        assert train(config, tmp_path / folder, *more) == cli.USER_ERROR
+        return capsys.readouterr().err
+
+    broken = tmp_path / "broken.jsonl"
+    good = {"role": "user", "content": "x"}
+    broken.write_text(json.dumps({"messages": [good, good, good], "meta": {}}) + "\n", encoding="utf-8")
+    assert f"{broken}:1: the roles are" in told("--samples", str(broken))
+    broken.write_text("{\n", encoding="utf-8")
+    assert f"{broken}:1: not JSON" in told("--samples", str(broken), folder="run2")
+    assert "collect" in told("--set", "few_shot.samples=[]", folder="run3")
+    assert str(tmp_path / "nowhere") in told("--base", str(tmp_path / "nowhere"), folder="run4")
+    assert "nowhere.npz" in told("--set", "few_shot.epochs=0", "--set", "distill.replay=[nowhere.npz]", folder="run5")
+    assert "seed: 0, 5" in told("--seed", "5")  # the folder of the first run
