@@ -25,6 +25,7 @@ from smallplan_planner.prompt import Message
 from smallplan_training.chat import Chat
 from smallplan_training.errors import UserError
 from smallplan_training.grouped_attention import grouped_attention
+from smallplan_training.merged_adapters import merged_adapters
 
 _DROP = 0.25  # share of a batch's rows that must have ended before they are dropped, which copies the cache
 
@@ -103,7 +104,7 @@ class BatchGenerator:
         training = self.model.training
         self.model.eval()
         try:
-            with grouped_attention(self._config):
+            with grouped_attention(self._config), merged_adapters(self.model):
                 for start in range(0, len(order), self.batch):
                     part = order[start : start + self.batch]
                     batch = _Batch(self, [encoded[i] for i in part], [rows[i] for i in part])
