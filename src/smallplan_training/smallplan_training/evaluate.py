@@ -12,12 +12,10 @@ part is in `entrants.py`, what is measured in `metrics.py`, the JSON and the tab
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -38,6 +36,7 @@ from smallplan_training.policy_factory import POLICIES, Loaded, PolicyOptions, c
 from smallplan_training.recording import EpisodeWatcher, Recording, write_recordings
 from smallplan_training.rollout import EpisodeRecord, run_episode
 from smallplan_training.room_accuracy import NO_ROOMS, RoomAccuracy, add_room_labels_argument, room_accuracy
+from smallplan_training.scale_out import THIS_MACHINE, map_tasks
 from smallplan_training.scenes import default_model, load_house, resolve_scenes
 from smallplan_training.simulators.house.env import HouseSearchEnv
 from smallplan_training.simulators.house.episodes import Episode, NoEpisode, draw_episode
@@ -62,6 +61,7 @@ class EvaluateConfig:
     episodes: int = 25
     seed: int = 0
     workers: int = 1
+    ray: str | None = None  # address of a Ray cluster that the workers belong to
     options: PolicyOptions = field(default_factory=PolicyOptions)
     search: SearchConfig = field(default_factory=SearchConfig)
     models: tuple[NamedModel, ...] = ()  # () = that of `options`
@@ -130,17 +130,12 @@ def run_tasks(config: EvaluateConfig, on_done: Callable[[], None] = lambda: None
 
 
 def _map_tasks(config: EvaluateConfig, tasks: Sequence[Task]) -> Iterator[list[EpisodeRun]]:
-    if config.workers == 1:
+    if config.workers == 1 and config.ray is None:
         runner = _Runner(config)
         yield from map(runner.run, tasks)
         return
-    context = multiprocessing.get_context("spawn")  # a fork would share llama.cpp's state
-    with ProcessPoolExecutor(config.workers, context) as pool:
-        try:
-            yield from pool.map(partial(_run_in_worker, config), tasks)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    backend, address = ("local", "") if config.ray is None else ("ray", config.ray)
+    yield from map_tasks(partial(_run_in_worker, config), tasks, config.workers, backend, address)
 
 
 class _Runner:
@@ -238,6 +233,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, help="of llama.cpp (default: 2, with several workers 1)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const=THIS_MACHINE,
+        metavar="ADDRESS",
+        help="run the workers on a Ray cluster: auto, ray://HOST:10001, or without ADDRESS one on this machine",
+    )
     parser.add_argument("--max-steps", type=int, default=SearchConfig.max_steps, help="default: %(default)s")
     parser.add_argument("--no-grammar", action="store_true", help="let the model write any command")
     parser.add_argument("--no-hints", action="store_true", help="a prompt without usual places")
@@ -263,10 +265,11 @@ def run(args: argparse.Namespace) -> int:
         episodes=args.episodes,
         seed=args.seed,
         workers=args.workers,
+        ray=args.ray,
         options=PolicyOptions(
             model=models[0].path if asks_model else None,
             grammar=not args.no_grammar,
-            threads=args.threads or (2 if args.workers == 1 else 1),
+            threads=args.threads or (2 if args.workers == 1 and args.ray is None else 1),
         ),
         search=_search_config(args),
         models=models,

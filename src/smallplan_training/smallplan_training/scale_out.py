@@ -1,0 +1,122 @@
+"""Tasks over processes and machines: in this process, in others of this machine, or on a Ray cluster.
+
+    for result in map_tasks(function, tasks, workers=4): ...
+    for result in map_tasks(function, tasks, workers=64, backend="ray", address="auto"): ...
+
+Results come in the order of the tasks, so they do not depend on where a task ran. `function` is called in other
+processes: it is importable, and keeps what is dear to make (a model, an environment) in a cache of its own module.
+Ray is an extra (`pip install smallplan_training[ray]`) and is imported only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+from smallplan_training.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = ("local", "ray")
+THIS_MACHINE = "local"
+"""The address of a Ray cluster that is started for this call, on this machine."""
+
+_AHEAD = 2  # tasks for each worker that a cluster holds at a time
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+
+
+def map_tasks(
+    function: Callable[[_Task], _Result],
+    tasks: Sequence[_Task],
+    workers: int = 1,
+    backend: str = "local",
+    address: str = THIS_MACHINE,
+) -> Iterator[_Result]:
+    """The results of `function` for all tasks, in their order.
+
+    Args:
+        workers: processes; 1 with the backend `local` is this process.
+        backend: `local`, or `ray`.
+        address: of the Ray cluster: `local` starts one here, `auto` finds the one of this machine, and
+            `ray://HOST:10001` is one elsewhere, whose machines have this package installed.
+
+    Raises what `function` raises, and `UserError` for a setting that is none or a cluster that can't be had. What
+    has not begun by then is not run.
+    """
+    if workers < 1:
+        raise UserError(f"{workers} workers; expected at least 1")
+    if backend not in BACKENDS:
+        raise UserError(f"there is no backend {backend!r}; expected {' or '.join(BACKENDS)}")
+    if backend == "ray":
+        return _map_ray(function, tasks, workers, address)
+    if workers == 1:
+        return map(function, tasks)
+    return _map_processes(function, tasks, workers)
+
+
+def _map_processes(function: Callable[[_Task], _Result], tasks: Sequence[_Task], workers: int) -> Iterator[_Result]:
+    context = multiprocessing.get_context("spawn")  # a fork would share the state of llama.cpp and of threads
+    with ProcessPoolExecutor(workers, context) as pool:
+        try:
+            yield from pool.map(function, tasks)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _map_ray(
+    function: Callable[[_Task], _Result], tasks: Sequence[_Task], workers: int, address: str
+) -> Iterator[_Result]:
+    ray = _import_ray()
+    started = not ray.is_initialized()
+    if started:
+        try:
+            _connect(ray, workers, address)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            raise UserError(
+                f"no Ray cluster at {address!r}: {error}. Start one with `ray start --head`, or give 'local'"
+            ) from error
+    remote = ray.remote(num_cpus=1, max_retries=0)(_call)
+    waiting, under_way = deque(tasks), deque[Any]()
+    try:
+        shared = ray.put(function)
+        while waiting or under_way:
+            while waiting and len(under_way) < _AHEAD * workers:
+                under_way.append(remote.remote(shared, waiting.popleft()))
+            try:
+                yield ray.get(under_way[0])
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause if isinstance(error.cause, Exception) else error from error
+            under_way.popleft()
+    finally:
+        for reference in under_way:
+            ray.cancel(reference, force=False)
+        if started:
+            ray.shutdown()
+
+
+def _call(function: Callable[[_Task], _Result], task: _Task) -> _Result:
+    return function(task)
+
+
+def _connect(ray: Any, workers: int, address: str) -> None:
+    quiet: dict[str, Any] = {"include_dashboard": False} if address == THIS_MACHINE else {}
+    if address == THIS_MACHINE:
+        quiet["num_cpus"] = workers
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **quiet)
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError(
+            "Ray is not installed: run `pip install 'smallplan_training[ray]'`, or go without it (--workers)"
+        ) from error
+    return ray
