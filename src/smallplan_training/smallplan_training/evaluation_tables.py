@@ -164,7 +164,7 @@ def _rounded(values: Any) -> Any:
 def print_report(report: Mapping[str, Any], console: Console) -> None:
     """Tables for people: the rows side by side, the paper's where they are asked for, then the paired differences."""
     objects = report.get("policies", [report])
-    table = _table("policy", f"{objects[0]['episodes']} episodes: means and 95 % intervals")
+    table = _table("policy", f"means and 95 % intervals, episodes: {objects[0]['episodes']}")
     table.add_column("Unpars.\n%", justify="right", no_wrap=True)
     table.add_column("ms p50\np95", justify="right", no_wrap=True)
     for item in objects:
@@ -247,7 +247,7 @@ def _distance_cell(change: Mapping[str, Any] | None) -> str:
     word = "less" if mean < 0 else "more"
     return (
         f"{abs(mean):.1f} % {word} ({low:+.1f} … {high:+.1f}), {format_p(change['p'])}\n"
-        f"{change['first_m']:.2f} against {change['second_m']:.2f} m, {change['episodes']} episodes"
+        f"{change['first_m']:.2f} against {change['second_m']:.2f} m, episodes: {change['episodes']}"
     )
 
 

@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
     page = render_page(args.title, evaluations, runs, recordings)
     args.output.write_text(page, encoding="utf-8")
     size = len(page.encode()) / 1e6
-    Console().print(f"{args.output}: {len(evaluations)} evaluations, {len(runs)} training runs, "
-                    f"{len(recordings)} episodes, {size:.1f} MB", soft_wrap=True)  # fmt: skip
+    counts = f"evaluations: {len(evaluations)}, training runs: {len(runs)}, episodes: {len(recordings)}"
+    Console().print(f"{args.output}: {size:.1f} MB, {counts}", soft_wrap=True)
     return 0
 
 

@@ -85,7 +85,7 @@ def _missing(what: str, why: str) -> str:
 def _facts(rows: Sequence[Mapping[str, Any]]) -> str:
     first = rows[0]
     settings = first.get("settings", {})
-    facts = [f"{first['episodes']} episodes for each row", f"{len(first.get('per_scene', {}))} houses"]
+    facts = [f"episodes for each row: {first['episodes']}", f"houses: {len(first.get('per_scene', {}))}"]
     facts += [f"seed {settings['seed']}"] if "seed" in settings else []
     facts += [f"at most {settings['max_steps']} actions"] if "max_steps" in settings else []
     return f'<p class="facts">{escape(" · ".join(facts))}</p>'
@@ -195,7 +195,7 @@ def _distance_cell(change: Mapping[str, Any] | None) -> str:
     return (
         f"<td{_marked(change['p'])}><b>{abs(mean):.1f} % {word}</b>"
         f"<small>{low:+.1f} to {high:+.1f} %, {_p(change['p'])}</small>"
-        f"<small>{change['first_m']:.1f} m, {change['second_m']:.1f} m; {change['episodes']} episodes</small></td>"
+        f"<small>{change['first_m']:.1f} m, {change['second_m']:.1f} m; episodes: {change['episodes']}</small></td>"
     )
 
 

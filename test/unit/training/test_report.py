@@ -82,7 +82,7 @@ def test_the_page_holds_tables_curves_and_each_episode(
     arguments = ["--eval", f"My houses={tmp_path / 'eval.json'}", "--runs", f"First run={tmp_path}"]
     arguments += ["--episodes", str(tmp_path / "episodes.jsonl.gz"), "--output", str(out)]
     assert cli.main(["report", *arguments]) == 0
-    assert "1 evaluations, 1 training runs, 2 episodes" in capsys.readouterr().out
+    assert "evaluations: 1, training runs: 1, episodes: 2" in capsys.readouterr().out
     page = Page(out.read_text(encoding="utf-8"))
     for row in report["policies"]:
         assert any(cell.startswith(f"{row['spl']:.1f} ") for cell in page.cells)
