@@ -82,6 +82,12 @@ class BatchGenerator:
         takes = inspect.signature(inner.forward).parameters
         self._last_only: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
 
+    def greedy(self, max_tokens: int) -> BatchGenerator:
+        """Another generator of the same model, which answers greedily."""
+        return BatchGenerator(
+            self.model, self.chat, temperature=0.0, max_tokens=max_tokens, batch=self.batch, use_cache=self.use_cache
+        )
+
     def generate(
         self, prompts: Sequence[Sequence[Message]], seeds: Sequence[Sequence[int]] | None = None
     ) -> list[Completion]:

@@ -42,6 +42,9 @@ logger = logging.getLogger(__name__)
 NO_LIMIT = 10**9  # steps of the environment: the search ends by its own rules
 
 
+_ROOM_TOKENS = 16  # of a room's name
+
+
 @dataclass(frozen=True)
 class Turn:
     """One answer of the model, what came of it, and what the teacher would have answered."""
@@ -104,10 +107,7 @@ class BatchRollouts:
         self._in_flight, self._make_env, self._teacher_threads = in_flight, make_env, teacher_threads
         self._free: list[SearchEnv] = []
         self._room_types = load_priors().rooms
-        self._rooms = BatchGenerator(  # a name that is drawn would be noise that no reward tells apart
-            generator.model, generator.chat, temperature=0.0, max_tokens=16, batch=generator.batch,
-            use_cache=generator.use_cache,
-        )  # fmt: skip
+        self._rooms: BatchGenerator | None = None
 
     def run(
         self, searches: Iterable[Search], seed: int = 0, on_done: Callable[[Trajectory], None] = lambda _: None
@@ -143,6 +143,8 @@ class BatchRollouts:
         while asking := [one for one in running if isinstance(one.request, RoomQuestion)]:
             words = [room_words(cast(RoomQuestion, one.request).labels) for one in asking]
             seen = [index for index, some in enumerate(words) if some]
+            if self._rooms is None:  # greedy: a name that is drawn would be noise that no reward tells apart
+                self._rooms = self._generator.greedy(_ROOM_TOKENS)
             made = self._rooms.generate([render_room(words[index], self._room_types) for index in seen])
             labels = [UNCERTAIN_ROOM] * len(asking)
             for index, completion in zip(seen, made, strict=True):

@@ -6,6 +6,8 @@ Transport by DDS and building the goal's message (some 50 µs) are not in it. Th
 the model itself leads in generated houses, so prompts grow and share their beginnings as they do on a robot.
 
     smallplan bench --json build/bench.json
+
+With `--training` it measures the trainer instead, see `bench_training.py`.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import Message
 from smallplan_planner.scene_graph import SceneGraph
 from smallplan_planner.search import SearchConfig, SearchEpisode
+from smallplan_training import bench_training
 from smallplan_training.errors import UserError
 from smallplan_training.figures import add_json_argument, check_writable, write_figures
 from smallplan_training.room_accuracy import add_room_labels_argument
@@ -127,7 +130,7 @@ def run_bench(
     p50, p95 = (round(float(value), 2) for value in np.percentile(milliseconds, (50, 95)))
     return BenchReport(
         model=model.name,
-        processor=_processor(),
+        processor=processor(),
         n_threads=used_threads,
         decisions=len(measured),
         includes_message_conversion=_has_messages(),
@@ -228,7 +231,8 @@ def _resident_megabytes() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name and number of cores, as the operating system tells them."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return f"{line.partition(':')[2].strip()}, {len(os.sched_getaffinity(0))} cores"
@@ -242,10 +246,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decisions", type=int, default=100, help="how many to measure (default: %(default)s)")
     parser.add_argument("--sim-steps", type=int, default=200, help="of the simulator (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the houses (default: %(default)s)")
+    bench_training.add_arguments(parser)
     add_room_labels_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.training:
+        return bench_training.run(args)
     check_writable(args.json)
     report = run_bench(
         args.model or default_model(),

@@ -1,0 +1,225 @@
+"""`smallplan bench --training`: how much faster the trainer is than the loop that one writes first.
+
+Both are stage 2 of `train.py` itself, from the same base, on the same tasks, with the same losses: each sample is
+searched for, reinforced (PPO) and distilled (SFT). The serial loop has batches of one, generates without a KV cache
+and runs one environment; the batched one has the settings of the configuration. They run one after the other on the
+same machine, and the first iteration of each does not count: code is compiled and caches are filled then.
+
+    smallplan bench --training --json build/bench-training.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from smallplan_planner.resources import resource
+from smallplan_training.errors import UserError
+from smallplan_training.figures import check_writable, write_figures
+from smallplan_training.scenes import default_model
+
+logger = logging.getLogger(__name__)
+
+SERIAL: Mapping[str, Any] = {
+    "rollouts.batch": 1,
+    "rollouts.in_flight": 1,
+    "rollouts.cache": False,
+    "ppo.minibatch_tokens": 1,  # a batch holds at least one sample
+    "distill.batch_tokens": 1,
+}
+"""What makes the trainer the serial loop."""
+
+_COMMON: Mapping[str, Any] = {
+    "bf16": False,  # the same arithmetic in both
+    "strategy": "rl-sft",
+    "checkpoint_minutes": 1e6,
+    "validation.every": 0,
+    "distill.replay": [],
+    "distill.variations": 0,
+    "ppo.target_kl": 0.0,  # all passes in both
+    "teacher.name": "expert",
+}
+_PARTS = {"rollout": "rollout_s", "ppo": "ppo_s", "sft": "sft_s"}
+
+
+@dataclass(frozen=True)
+class TrainingBench:
+    """What is run: iterations that count, and searches in each."""
+
+    base: Path
+    config: Path
+    batched: tuple[int, int] = (3, 32)  # iterations, searches in each
+    serial: tuple[int, int] = (4, 1)
+    device: str = "auto"  # auto: the GPU if there is one; cpu
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(*self.batched, *self.serial) < 1:
+            raise UserError(
+                f"{self.batched} batched, {self.serial} serial iterations and searches; expected at least 1"
+            )
+
+
+def run_training_bench(bench: TrainingBench, folder: Path) -> dict[str, Any]:
+    """Measure in `folder`, which takes the runs; returns the figures. Raises `UserError`."""
+    batched = _measure(bench, folder / "batched", {}, *bench.batched)
+    serial = _measure(bench, folder / "serial", SERIAL, *bench.serial)
+    speedup = statistics.median(batched["samples_per_s"]) / statistics.median(serial["samples_per_s"])
+    parts = {name: _spread(batched[name])["median"] / _spread(serial[name])["median"] for name in _PARTS}
+    return {
+        "training_speedup": round(speedup, 2),
+        "training_speedup_range": [
+            round(min(batched["samples_per_s"]) / max(serial["samples_per_s"]), 2),
+            round(max(batched["samples_per_s"]) / min(serial["samples_per_s"]), 2),
+        ],
+        "training_speedup_parts": {name: round(value, 2) for name, value in parts.items()},
+        "batched": {name: _spread(values) for name, values in batched.items()},
+        "serial": {name: _spread(values) for name, values in serial.items()},
+        "settings": {
+            "base": bench.base.name,
+            "device": _device_name(bench.device),
+            "batched": {"iterations": bench.batched[0], "searches": bench.batched[1]},
+            "serial": {"iterations": bench.serial[0], "searches": bench.serial[1], **SERIAL},
+            "seed": bench.seed,
+        },
+    }
+
+
+def _measure(
+    bench: TrainingBench, folder: Path, settings: Mapping[str, Any], iterations: int, searches: int
+) -> dict[str, list[float]]:
+    """Samples per second of each iteration that counts: of all, and of each part."""
+    from accelerate import Accelerator
+
+    from smallplan_training.train_config import TrainConfig, read_config
+    from smallplan_training.train_rl import improve
+    from smallplan_training.train_state import REINFORCE, Run
+
+    options = {
+        **_COMMON,
+        "base": str(bench.base),
+        "seed": bench.seed,
+        "rollouts.iterations": iterations + 1,
+        "rollouts.minutes": 0.0,
+        "rollouts.episodes": searches,
+        "rollouts.in_flight": searches,
+        "rollouts.batch": searches,
+        **settings,
+    }
+    run = Run(read_config(TrainConfig, bench.config, options), folder, Accelerator(cpu=bench.device == "cpu"))
+    try:
+        run.enter(REINFORCE)
+        improve(run)
+    finally:
+        run.log.close()
+    lines = [json.loads(line) for line in run.log.path.read_text(encoding="utf-8").splitlines()]
+    return samples_per_second([line for line in lines if line["stage"] == REINFORCE][1:])
+
+
+def samples_per_second(lines: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Of each iteration's line in the log: samples per second, whole (`samples_per_s`) and by part.
+
+    Raises `UserError` when an iteration had no samples.
+    """
+    counts = [round(line["turns"] * line["episodes"]) for line in lines]
+    if not all(counts):
+        raise UserError("a search ended before the model was asked; give more searches (--searches) or another --seed")
+    whole = [sum(line[key] for key in _PARTS.values()) for line in lines]
+    made = {"samples_per_s": [count / seconds for count, seconds in zip(counts, whole, strict=True)]}
+    for name, key in _PARTS.items():
+        made[name] = [count / max(line[key], 1e-9) for count, line in zip(counts, lines, strict=True)]
+    return made
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    return {
+        "median": round(statistics.median(values), 3),
+        "min": round(min(values), 3),
+        "max": round(max(values), 3),
+        "all": [round(value, 3) for value in values],
+    }
+
+
+def base_of_gguf(model: Path, folder: Path) -> Path:
+    """A GGUF file's weights, dequantised, and its tokenizer as a Hugging Face folder; raises `UserError`."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if not model.is_file():
+        raise UserError(f"there is no model file {model}; give a Hugging Face folder with --base")
+    try:
+        weights = AutoModelForCausalLM.from_pretrained(model.parent, gguf_file=model.name)
+        tokenizer = AutoTokenizer.from_pretrained(model.parent, gguf_file=model.name)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(f"transformers can't load {model}: {error}; give a Hugging Face folder with --base") from error
+    config = weights.config.to_dict()
+    config.pop("quantization_config", None)  # the weights are dequantised, but not meant to be saved: copy them
+    plain = AutoModelForCausalLM.from_config(type(weights.config).from_dict(config), dtype=torch.float32)
+    plain.load_state_dict(weights.state_dict())
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    if device != "cpu" and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    from smallplan_training.bench import processor
+
+    return f"{processor()}, {torch.get_num_threads()} threads"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("training", "throughput of stage 2, against a serial loop")
+    group.add_argument("--training", action="store_true", help="measure that, and nothing else")
+    group.add_argument("--base", type=Path, metavar="FOLDER", help="default: the weights of the model in models/")
+    group.add_argument("--searches", type=int, default=32, help="at once, batched (default: %(default)s)")
+    group.add_argument("--iterations", type=int, default=3, help="that count, batched (default: %(default)s)")
+    group.add_argument("--serial-searches", type=int, default=4, help="that count (default: %(default)s)")
+    group.add_argument("--cpu", action="store_true", help="don't use a GPU")
+
+
+def run(args: argparse.Namespace) -> int:
+    """`smallplan bench --training`; returns its exit code."""
+    check_writable(args.json)
+    with tempfile.TemporaryDirectory(prefix="smallplan-bench-") as temporary:
+        folder = Path(temporary)
+        bench = TrainingBench(
+            base=args.base or base_of_gguf(args.model or default_model(), folder / "base"),
+            config=resource("config", "training.yaml"),
+            batched=(args.iterations, args.searches),
+            serial=(args.serial_searches, 1),
+            device="cpu" if args.cpu else "auto",
+            seed=args.seed,
+        )
+        report = run_training_bench(bench, folder)
+    write_figures(args.json, report)
+    _print(report, Console())
+    return 0
+
+
+def _print(report: Mapping[str, Any], console: Console) -> None:
+    low, high = report["training_speedup_range"]
+    table = Table(title=f"training: {report['training_speedup']} times the serial loop ({low} to {high})")
+    for head in ("samples/s", "batched", "serial", "times"):
+        table.add_column(head)
+    times = {"samples_per_s": report["training_speedup"], **report["training_speedup_parts"]}
+    for name, factor in times.items():
+        cells = [
+            f"{part['median']} ({part['min']} to {part['max']})"
+            for part in (report["batched"][name], report["serial"][name])
+        ]
+        table.add_row("all" if name == "samples_per_s" else name, *cells, str(factor))
+    console.print(table)
