@@ -37,7 +37,8 @@ from smallplan_planner.synonyms import words_for
 from smallplan_training import export
 from smallplan_training.collect import CollectConfig, Collector
 from smallplan_training.errors import UserError
-from smallplan_training.evaluate import EvaluateConfig, report_all, run_tasks
+from smallplan_training.evaluate import EvaluateConfig, run_tasks
+from smallplan_training.evaluation_tables import report_all
 from smallplan_training.nano.checkpoint_folder import load_folder, save_folder
 from smallplan_training.nano.data import tokenise
 from smallplan_training.nano.model import ModelConfig, NanoModel
