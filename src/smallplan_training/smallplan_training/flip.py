@@ -77,13 +77,24 @@ def flip_distance(view: PromptView, teacher: ExpertTeacher, rng: random.Random) 
 
 
 def _exchange_distances(view: PromptView, first: Option, second: Option) -> PromptView:
-    new = {id(first): replace(first, distance=second.distance), id(second): replace(second, distance=first.distance)}
+    """The two with their distances exchanged; a thing that is listed twice gets its new one in both places."""
+
+    def moved(option: Option) -> Option:
+        for one, other in ((first, second), (second, first)):
+            if option is one or (option.name and option.name == one.name):
+                return replace(option, distance=other.distance)
+        return option
 
     def swapped(options: tuple[Option, ...]) -> tuple[Option, ...]:
-        exchanged = [new.get(id(option), option) for option in options]
-        return tuple(sorted(exchanged, key=lambda option: _WORDS.index(option.distance)))
+        return tuple(sorted(map(moved, options), key=lambda option: _WORDS.index(option.distance)))
 
-    return replace(view, spaces=swapped(view.spaces), doors=swapped(view.doors), containers=swapped(view.containers))
+    return replace(
+        view,
+        spaces=swapped(view.spaces),
+        doors=swapped(view.doors),
+        containers=swapped(view.containers),
+        surfaces=swapped(view.surfaces),
+    )
 
 
 def flip_target(view: PromptView, teacher: ExpertTeacher, rng: random.Random) -> PromptView | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import Hint, ObjectView, Option, PromptView, RoomView
 from smallplan_planner.search import Answer, SearchConfig, Situation
 from smallplan_training import cli
@@ -17,13 +19,15 @@ from smallplan_training.flip import (
     Pair,
     ask,
     count_names,
+    flip_distance,
     make_pairs,
     plain_words,
     record_situations,
     report,
     speaks_of,
 )
-from smallplan_training.teachers.expert import ExpertPolicy
+from smallplan_training.teachers.expert import ExpertPolicy, ExpertTeacher
+from smallplan_training.teachers.variations import retarget
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +45,32 @@ def test_pairs_are_spread_over_the_kinds_and_change_the_command(pairs: list[Pair
     assert all(pair.before.command != pair.after.command for pair in pairs)
 
 
+def options_of(view: PromptView) -> list[tuple[str, Option]]:
+    lists = {"space": view.spaces, "door": view.doors, "container": view.containers, "surface": view.surfaces}
+    return [(kind, option) for kind, options in lists.items() for option in options]
+
+
 def test_a_distance_flip_exchanges_two_distances_and_nothing_else(pairs: list[Pair]) -> None:
     for pair in pairs:
         if pair.kind != "distance":
             continue
         old, new = pair.situation.view, pair.flipped
-        assert replace(new, spaces=old.spaces, doors=old.doors, containers=old.containers) == old
-        before = [(o.room, o.name, o.distance) for o in (*old.spaces, *old.doors, *old.containers)]
-        after = [(o.room, o.name, o.distance) for o in (*new.spaces, *new.doors, *new.containers)]
-        gone, come = set(before) - set(after), set(after) - set(before)
-        assert len(gone) == len(come) == 2
-        assert sorted(word for *_, word in before) == sorted(word for *_, word in after)
+        lists = {name: getattr(old, name) for name in ("spaces", "doors", "containers", "surfaces")}
+        assert replace(new, **lists) == old
+        before, after = set(options_of(old)), set(options_of(new))
+        gone = {option.name or option.room: option.distance for _, option in before - after}
+        come = {option.name or option.room: option.distance for _, option in after - before}
+        assert len(gone) == 2 and gone.keys() == come.keys()
+        assert sorted(gone.values()) == sorted(come.values())
+
+
+def test_a_thing_that_is_listed_twice_moves_in_both_lists() -> None:
+    dresser, counter = Option("bedroom", "near", "dresser"), Option("kitchen", "very close", "counter")
+    view = replace(VIEW, doors=(), containers=(dresser,), surfaces=(counter, dresser))
+    flipped = flip_distance(retarget(view, "napkin", load_priors()), ExpertTeacher(), random.Random(0))
+    assert flipped is not None
+    assert flipped.containers == (replace(dresser, distance="very close"),)
+    assert flipped.surfaces == (replace(dresser, distance="very close"), replace(counter, distance="near"))
 
 
 def test_a_found_flip_adds_the_target_to_one_room(pairs: list[Pair]) -> None:

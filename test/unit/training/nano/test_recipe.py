@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import io
 import json
 import random
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,15 +15,25 @@ import pytest
 pytest.importorskip("torch")
 
 from smallplan_planner.actions import ActionKind
+from smallplan_planner.names import UNCERTAIN_ROOM
 from smallplan_planner.policies import GreedyPolicy
 from smallplan_planner.priors import load_priors
-from smallplan_planner.prompt import render
+from smallplan_planner.prompt import PromptView, render
 from smallplan_planner.resources import DEFAULT_MODEL, resource
 from smallplan_planner.response import parse_response
 from smallplan_planner.search import SearchConfig
 from smallplan_training.errors import UserError
 from smallplan_training.nano.model import ModelConfig
-from smallplan_training.nano.recipe import PhaseConfig, Recipe, RecipeConfig, load_recipe
+from smallplan_training.nano.recipe import (
+    SAVER_EVERY,
+    STAGED,
+    PhaseConfig,
+    Recipe,
+    RecipeConfig,
+    _make_shard,
+    _Shard,
+    load_recipe,
+)
 from smallplan_training.nano.situations import (
     DisturbedPolicy,
     imagined_samples,
@@ -29,29 +43,33 @@ from smallplan_training.nano.situations import (
     varied_samples,
     write_views,
 )
+from smallplan_training.nano.tokenizer import NanoTokenizer
 from smallplan_training.nano.train import TrainConfig
 from smallplan_training.samples import Sample
 from smallplan_training.teachers.expert import ExpertPolicy, ExpertTeacher
 from smallplan_training.teachers.imagined import imagine
 from smallplan_training.token_batches import SampleSet
+from smallplan_training.train_config import TrainConfig as StagesConfig
 
 PRIORS = load_priors()
 
 
 def test_the_projects_recipe_is_one() -> None:
     recipe = load_recipe(resource("config", "nano.yaml"))
-    assert recipe.phases[-1].score_episodes > 0
-    assert any(phase.model_episodes for phase in recipe.phases)
+    assert recipe.score_episodes > 0 and recipe.stored_answers > 0
+    assert sum(phase.rooms for phase in recipe.phases) >= 1000  # it also learns to name rooms
+    assert sum(phase.expert_episodes for phase in recipe.phases) >= 100
     assert recipe.model.vocab_size == recipe.vocab_size
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("phases: [{name: a, colour: red}]", "unknown fields.*colour"),
+        ("phases: [{name: a, colour: red}]", "unknown field colour in phases"),
         ("phases: [{name: a}, {name: a}]", "each with a name of its own"),
         ("phases: [{name: a, use: [b]}]", "uses .*'b'"),
-        ("phases: [{name: a, model_episodes: 4}]", "no model to meet situations with"),
+        ("phases: [{name: a}]\nstages: {colour: red}", "unknown field colour in stages"),
+        ("phases: [{name: a}]\nstages: {strategy: luck}", "strategy"),
         ("phases: [{name: a, train: {steps: 0}}]", "steps >= 1"),
         ("model: {width: 7}\nphases: [{name: a}]", "width 7"),
         ("seed: 1", "phases"),
@@ -99,13 +117,49 @@ def test_a_phase_without_samples_is_told(tmp_path: Path) -> None:
         recipe.load_samples(recipe.config.phases[0])
 
 
+def test_the_stages_train_the_pretrained_weights_on_stored_answers_and_replay_all_phases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("accelerate")
+    from smallplan_training import train_stages, train_state
+
+    @dataclass
+    class Recorded:
+        config: StagesConfig
+        folder: Path
+        accelerator: object
+        log: Any = field(default_factory=io.StringIO)
+
+    runs: list[Recorded] = []
+    monkeypatch.setattr(train_state, "Run", Recorded)
+    monkeypatch.setattr(train_stages, "train", runs.append)
+    monkeypatch.setattr(Recipe, "store_answers", lambda recipe: recipe.folder / "answers.jsonl")
+    config = load_recipe(resource("config", "nano.yaml"))
+    recipe = Recipe(config, tmp_path, 1)
+    for strategy in STAGED:
+        assert recipe.train_stages(strategy, tmp_path / "base") == tmp_path / strategy / "merged"
+    for run, strategy in zip(runs, STAGED, strict=True):
+        assert (run.config.strategy, run.config.base) == (strategy, str(tmp_path / "base"))
+        assert run.folder == tmp_path / strategy and run.log.closed
+        assert run.config.few_shot.samples == (str(tmp_path / "answers.jsonl"),)
+        replay = tuple(str(tmp_path / phase.name / "samples") for phase in config.phases)
+        assert run.config.distill.replay == replay
+    (tmp_path / STAGED[0] / "merged").mkdir(parents=True)
+    recipe.train_stages(STAGED[0], tmp_path / "base")
+    assert len(runs) == len(STAGED)  # what is finished is found again
+
+
 def finished(folder: Path, spl: float) -> Recipe:
+    """A recipe whose phase and stages were trained; its model has that SPL on val."""
     recipe = Recipe(RecipeConfig((PhaseConfig("a"),)), folder, 1)
-    (folder / "a" / "run").mkdir(parents=True)
+    made = folder / STAGED[-1]
+    for logs in (folder / "a" / "run", made):
+        logs.mkdir(parents=True)
     (folder / "a" / "run" / "log.jsonl").write_text('{"step": 1}\n', encoding="utf-8")
-    (folder / "a" / DEFAULT_MODEL).write_text(f"model of {spl}", encoding="utf-8")
+    (made / "log.jsonl").write_text('{"step": 2}\n', encoding="utf-8")
+    (made / DEFAULT_MODEL).write_text(f"model of {spl}", encoding="utf-8")
     report = {"policies": [{"policy": "slm", "spl": spl}, {"policy": "expert", "spl": 80.0}]}
-    (folder / "a" / "scores.json").write_text(json.dumps(report), encoding="utf-8")
+    (made / "scores.json").write_text(json.dumps(report), encoding="utf-8")
     return recipe
 
 
@@ -117,7 +171,10 @@ def test_a_model_is_replaced_only_by_a_better_one(tmp_path: Path) -> None:
     assert finished(tmp_path / "three", 51.0).release(models)
     assert (models / DEFAULT_MODEL).read_text(encoding="utf-8") == "model of 51.0"
     log = (models / "SmallPlan-Nano.log.jsonl").read_text(encoding="utf-8")
-    assert json.loads(log) == {"phase": "a", "step": 1}
+    assert [json.loads(line) for line in log.splitlines()] == [
+        {"phase": "a", "step": 1},
+        {"phase": STAGED[-1], "step": 2},
+    ]
     assert json.loads((models / "SmallPlan-Nano.config.json").read_text(encoding="utf-8"))["phases"][0]["name"] == "a"
 
 
@@ -135,6 +192,7 @@ def test_small_situations_have_short_prompts_and_offer_only_what_they_list() -> 
         things = {obj.name for room in view.rooms for obj in room.objects}
         assert {option.name for option in view.containers} <= things
         assert {option.room for option in (*view.spaces, *view.doors)} <= {room.name for room in view.rooms}
+        assert {option.name for option in view.surfaces} <= things
         assert set(view.near) <= things
 
 
@@ -152,9 +210,72 @@ def test_situations_are_met_in_houses_kept_and_varied(tmp_path: Path) -> None:
     # every fourth is the situation itself, answered by the expert
     assert [sample.messages for sample in samples[::4]] == [tuple(render(view)) for view in views]
     teacher = ExpertTeacher(PRIORS)
-    assert commands(samples[::4]) == [teacher.answer(view, random.Random(9)).command for view in views]
+    assert commands(samples[::4]) == [teacher.answer(view).command for view in views]
     targets = {sample.messages[1].content.split("\n")[0] for sample in samples}
     assert len(targets) > 4
+
+
+def test_imagined_situations_are_asked_in_every_way() -> None:
+    """Each way of `_asked_otherwise` is there: both modes, refusals, no hints, no matches, looks at surfaces."""
+    samples = list(islice(imagined_samples(PRIORS, 3, small=True), 300))
+    systems = Counter("Mode: saver" in sample.messages[0].content for sample in samples)
+    assert 60 < systems[True] < 150
+    users = [sample.messages[1].content for sample in samples]
+    for text in ("\nUsual places: ", ". Found: ", ": invalid, ", "\nSeen from afar: none"):
+        assert 5 < sum(text in user for user in users) < 295, text
+    said = Counter(command.partition("(")[0] for command in commands(samples))
+    assert set(said) == {"done", "explore", "go_to_and_open", "navigate"} and min(said.values()) > 5
+
+
+def test_half_of_what_is_not_said_to_be_found_is_not_there() -> None:
+    """Without the line of matches the model has to find the target in the list, or that it is absent."""
+    silent = [
+        s for s in islice(imagined_samples(PRIORS, 4, small=True), 400) if ". Found: " not in s.messages[1].content
+    ]
+    found = Counter(parse_response(sample.answer).analysis.startswith("No ") for sample in silent)
+    assert len(silent) > 60
+    assert found[True] > 0.4 * len(silent) and found[False] > 0.15 * len(silent)
+
+
+def shard(folder: Path, tokenizer: NanoTokenizer, kind: str, number: int = 0) -> _Shard:
+    (folder / "tokenizer.model").write_bytes(tokenizer.model)
+    phase = PhaseConfig("a", rooms=8, expert_episodes=4, variations=1, max_tokens=2000)
+    return _Shard(phase, kind, number, folder, 0)
+
+
+def test_a_shard_of_rooms_holds_questions_and_their_answers(
+    tokenizer: NanoTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smallplan_training.nano.recipe.SHARD", 40)
+    task = shard(tmp_path, tokenizer, "rooms")
+    _make_shard(task)
+    made = SampleSet.load(task.path)
+    assert len(made) >= 40
+    answers = set()
+    for index in range(len(made)):
+        ids = [int(i) for i in made.ids[made.starts[index] : made.starts[index] + made.lengths[index]]]
+        prompt = tokenizer.decode(ids[: made.prompts[index]])
+        assert "You name a room of a house" in prompt and "\nRoom type:" in prompt
+        answers.add(tokenizer.decode(ids[made.prompts[index] :]))
+    assert answers <= {*PRIORS.rooms, UNCERTAIN_ROOM} and UNCERTAIN_ROOM in answers and len(answers) > 5
+
+
+@pytest.mark.parametrize(("number", "mode"), [(0, "saver"), (1, "normal"), (2, "normal"), (SAVER_EVERY, "saver")])
+def test_some_shards_are_met_in_mode_saver(
+    tokenizer: NanoTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, mode: str
+) -> None:
+    configs = []
+
+    def meet(policy: object, seeds: object, config: SearchConfig) -> list[PromptView]:
+        configs.append(config)
+        return [replace(imagine(PRIORS, random.Random(0)), mode=config.mode)]
+
+    monkeypatch.setattr("smallplan_training.nano.recipe.meet_situations", meet)
+    task = shard(tmp_path, tokenizer, "expert", number)
+    _make_shard(task)
+    assert [config.mode for config in configs] == [mode]
+    assert [view.mode for view in read_views(task.views)] == [mode]
+    assert len(SampleSet.load(task.path)) == 2
 
 
 def test_a_disturbed_policy_does_other_things_but_never_gives_up() -> None:

@@ -27,7 +27,7 @@ def view(seed: int) -> PromptView:
 
 
 def answer(seed: int) -> str:
-    return ExpertTeacher().answer(view(seed), random.Random(seed)).render()
+    return ExpertTeacher().answer(view(seed)).render()
 
 
 @pytest.fixture(scope="module")

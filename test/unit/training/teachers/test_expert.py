@@ -122,7 +122,7 @@ def test_usual_places_that_differ_from_common_knowledge_are_believed() -> None:
     assert TEACHER.answer(replace(house("mug"), hints=both)).command == WARDROBE  # likeliest first
     unknown = replace(house("zorbel"), hints=(Hint("kitchen", ("cabinet",)),))
     assert TEACHER.answer(unknown).command == CABINET
-    surface = with_surface(replace(told, hints=(Hint("kitchen", ("stove",)),)), "kitchen", "stove", "near")
+    surface = with_surface(replace(told, hints=(Hint("kitchen", ("stove",)),)), "kitchen", "stove", "far")
     assert TEACHER.answer(surface).command == "navigate(kitchen, stove)"
 
 
