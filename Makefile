@@ -14,8 +14,9 @@ ENV := source scripts/env.sh &&
 HOUSE ?=
 TARGET ?=
 SEED ?=
+ARGS ?=
 
-.PHONY: help check setup setup-training setup-test demo nano test lint typecheck clean distclean
+.PHONY: help check setup setup-training setup-test demo nano train test lint typecheck clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -38,6 +39,9 @@ demo: setup ## a simulated robot searches a house: HOUSE=<json> TARGET=<name> SE
 
 nano: setup-training ## train the default model from nothing
 	@$(ENV) smallplan nano
+
+train: setup-training ## train a policy: ARGS="--base Qwen/Qwen2.5-3B-Instruct --samples build/samples.jsonl"
+	@$(ENV) smallplan train $(ARGS)
 
 test: setup-test ## lint, types, all tests
 	@$(MAKE) --no-print-directory lint typecheck

@@ -60,9 +60,10 @@ def run(args: argparse.Namespace) -> int:
     if args.export is not None and training.is_main:
         from smallplan_training import export
 
-        whole = args.folder / "model-f32.gguf"
-        export.convert(args.folder / "merged", whole)
+        whole = args.folder / "merged.gguf"
+        export.convert(args.folder / "merged", whole, precision="auto")
         export.quantise(whole, args.export, args.file_type)
+        whole.unlink()
     if training.is_main:
         print(f"{args.folder / 'merged'}: the trained model; {args.folder / 'adapter'}: its adapter alone")
     return 0

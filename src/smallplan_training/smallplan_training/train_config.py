@@ -87,6 +87,7 @@ class TaskConfig:
     saver: float = 0.3  # share of the searches in mode saver
     failure_rate: float = 0.03  # of executions, for no fault of the action
     max_steps: int = 50
+    max_retries: int = 5  # while the robot has not moved
 
     def __post_init__(self) -> None:
         _expect(0 <= self.generated <= 1, f"generated is {self.generated}; expected a share, 0 to 1")
@@ -94,6 +95,7 @@ class TaskConfig:
         _expect(0 <= self.failure_rate < 1, f"failure_rate is {self.failure_rate}; expected within [0, 1)")
         _expect(self.episodes_per_house >= 1, f"episodes_per_house is {self.episodes_per_house}; expected at least 1")
         _expect(self.max_steps >= 1, f"max_steps is {self.max_steps}; expected at least 1")
+        _expect(self.max_retries >= 0, f"max_retries is {self.max_retries}; expected at least 0")
         _expect(bool(self.scenes) or self.generated == 1, "scenes is empty; expected some, or generated: 1.0")
 
 
@@ -106,6 +108,7 @@ class RolloutConfig:
     episodes: int = 16  # an iteration, each process
     batch: int = 32  # answers generated at once
     in_flight: int = 64  # searches under way at once
+    cache: bool = True  # of keys and values while generating; without is only good for comparing
     temperature: float = 1.0
     max_tokens: int = 160  # of an answer
 
@@ -156,8 +159,10 @@ class ValidationConfig:
     scenes: tuple[str, ...] = ("val",)
     episodes: int = 2  # a scene
     seed: int = 1000  # of the episodes; far from those that final figures are taken with
+    pairs: int = 0  # minimal pairs of each suite of `smallplan probe`; 0: none
 
     def __post_init__(self) -> None:
+        _expect(self.pairs >= 0, f"pairs is {self.pairs}; expected at least 0 (0: none)")
         _expect(self.every >= 0, f"every is {self.every}; expected at least 0 (0: never)")
         _expect(self.episodes >= 1, f"episodes is {self.episodes}; expected at least 1")
 

@@ -14,6 +14,8 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from smallplan_training.batch_rollout import Trajectory
+from smallplan_training.errors import UserError
+from smallplan_training.probe import score_suites
 from smallplan_training.rewards import mean_components
 from smallplan_training.samples import Sample
 from smallplan_training.sft import tokenise
@@ -38,7 +40,7 @@ def improve(run: Run) -> None:
         while _done(run) < 1.0:
             begin = time.monotonic()
             number, done = progress.step, _done(run)
-            trajectories = rollouts.sample(_tasks(run, source, number), run.seed(number, 0))
+            trajectories = _search(run, rollouts, _tasks(run, source, number))
             rolled_out = time.monotonic()
             figures = {"reward_" + name: value for name, value in _mean_rewards(trajectories).items()}
             figures |= means(gather_object(outcomes(trajectories)))
@@ -69,12 +71,24 @@ def improve(run: Run) -> None:
         bar.close()
 
 
+def _search(run: Run, rollouts: Rollouts, tasks: Sequence[Task]) -> list[Trajectory]:
+    """The searches of an iteration. A teacher that fails for good ends the run, after a checkpoint."""
+    try:
+        return rollouts.sample(tasks, run.seed(run.progress.step, 0))
+    except UserError:
+        if run.processes == 1:  # several would wait for those that have not failed
+            run.save()
+        raise
+
+
 def validate(run: Run, rollouts: Rollouts) -> dict[str, float]:
-    """Greedy searches in houses that nothing is trained on, shared out among the processes; logs and returns scores."""
+    """Greedy searches in houses that nothing is trained on, shared out among the processes, and minimal pairs."""
     config = run.config.validation
     tasks = list(scene_tasks(config.scenes, config.episodes, config.seed))
     mine = tasks[run.rank :: run.processes]
     figures = means(gather_object(outcomes(rollouts.greedy(mine))))
+    if config.pairs:
+        figures |= {f"probe_{name}": value for name, value in score_suites(rollouts.answer, pairs=config.pairs).items()}
     run.log.write("validation", run.progress.step, figures)
     return figures
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from smallplan_planner.prompt import Message
 from smallplan_planner.search import SearchConfig, Situation
 from smallplan_training import metrics
 from smallplan_training.batch_generation import BatchGenerator
@@ -35,7 +36,8 @@ class Rollouts:
     def __init__(self, run: Run) -> None:
         config = run.config.rollouts
         self._config = run.config
-        make = partial(BatchGenerator, run.lm.model, run.lm.chat, max_tokens=config.max_tokens, batch=config.batch)
+        make = partial(BatchGenerator, run.lm.model, run.lm.chat, max_tokens=config.max_tokens, batch=config.batch,
+                       use_cache=config.cache)  # fmt: skip
         remote = run.config.teacher.name == "openai"
         self._sampling = BatchRollouts(
             make(temperature=config.temperature),
@@ -44,8 +46,9 @@ class Rollouts:
             make_env=partial(training_env, run.config.tasks.failure_rate),
             teacher_threads=_OPENAI_THREADS if remote else 0,
         )
+        self._likeliest = make(temperature=0.0)
         self._greedy = BatchRollouts(
-            make(temperature=0.0), in_flight=config.in_flight, make_env=partial(HouseSearchEnv, max_steps=NO_LIMIT)
+            self._likeliest, in_flight=config.in_flight, make_env=partial(HouseSearchEnv, max_steps=NO_LIMIT)
         )
 
     def sample(self, tasks: Sequence[Task], seed: int) -> list[Trajectory]:
@@ -60,9 +63,13 @@ class Rollouts:
         """Searches by the likeliest answers."""
         return self._greedy.run(self._searches(tasks))
 
+    def answer(self, prompts: Sequence[Sequence[Message]]) -> list[str]:
+        """The likeliest answers to some prompts."""
+        return [completion.text for completion in self._likeliest.generate(prompts)]
+
     def _searches(self, tasks: Sequence[Task]) -> list[Search]:
-        steps = self._config.tasks.max_steps
-        return [Search(task.episode, SearchConfig(max_steps=steps, mode=task.mode)) for task in tasks]
+        limits = partial(SearchConfig, self._config.tasks.max_steps, self._config.tasks.max_retries)
+        return [Search(task.episode, limits(mode=task.mode)) for task in tasks]
 
 
 class UsableAnswers:

@@ -26,7 +26,7 @@ from smallplan_training.base_model import BaseOptions, LanguageModel, load_langu
 from smallplan_training.checkpoint import load_checkpoint, save_checkpoint
 from smallplan_training.errors import UserError
 from smallplan_training.token_batches import Batch, SampleSet, make_batch
-from smallplan_training.train_config import TrainConfig, differences, plain
+from smallplan_training.train_config import TrainConfig, build, differences, plain
 from smallplan_training.train_log import TrainLog
 from smallplan_training.train_optim import Stepper, largest
 
@@ -59,8 +59,6 @@ class Run:
             accelerator.num_processes,
             accelerator.is_main_process,
         )
-        _check_folder(folder, config, self.is_main)
-        accelerator.wait_for_everyone()
         options = BaseOptions(
             config.base,
             recipe=config.recipe,
@@ -79,9 +77,13 @@ class Run:
             "distill": Stepper(adapters, config.distill.steps, accelerator),
         }
         self.progress = Progress()
-        self.log = TrainLog(folder, silent=not self.is_main)
         _seed_everything(config.seed + self.rank)
-        self._resume()
+        log_bytes = self._resume()
+        accelerator.wait_for_everyone()
+        if self.is_main:
+            _write_config(folder, config)
+        self.log = TrainLog(folder, silent=not self.is_main)
+        self.log.cut(log_bytes)
         self._saved = time.monotonic()
 
     def seed(self, *numbers: int) -> int:
@@ -117,6 +119,7 @@ class Run:
         failure: list[str] = [""]
         if self.is_main:
             state = {
+                "config": json.dumps(plain(self.config)),
                 "model": self.lm.trainable_state(),
                 "steppers": {name: stepper.state() for name, stepper in self.steppers.items()},
                 "progress": asdict(self.progress),
@@ -133,13 +136,17 @@ class Run:
             raise UserError(failure[0])
         self._saved = time.monotonic()
 
-    def _resume(self) -> None:
+    def _resume(self) -> int:
+        """Take over the checkpoint, if there is one; returns the bytes of the log at that time."""
         try:
             state = load_checkpoint(self.folder / "checkpoint")
         except ValueError as error:
             raise UserError(str(error)) from error
         if state is None:
-            return
+            return 0
+        if "config" not in state:
+            raise UserError(f"{self.folder} holds a checkpoint that is not of `smallplan train`; give another --folder")
+        _check_config(self.folder, json.loads(state["config"]), self.config)
         if len(state["random"]) != self.processes:
             raise UserError(
                 f"{self.folder}: the run was made by {len(state['random'])} processes, now there are {self.processes}; "
@@ -150,32 +157,30 @@ class Run:
             stepper.restore(state["steppers"][name])
         self.progress = Progress(**state["progress"])
         _set_random_state(state["random"][self.rank], self.device)
-        self.log.cut(state["log_bytes"])
         logger.info("%s: goes on in stage %s after step %d", self.folder, self.progress.stage, self.progress.step)
+        return int(state["log_bytes"])
 
 
-def _check_folder(folder: Path, config: TrainConfig, is_main: bool) -> None:
-    """Write the configuration into a new folder; that of a known one has to be the same."""
+def _check_config(folder: Path, before: dict[str, Any], config: TrainConfig) -> None:
+    """Raise `UserError` when a run would go on with another configuration than it began with."""
+    try:
+        began = plain(build(TrainConfig, before))  # fields that are newer than the run have their defaults
+    except ValueError as error:
+        raise UserError(f"{folder} holds a run of another version ({error}); give another --folder") from error
+    changed = [line for line in differences(began, plain(config)) if not line.startswith(_MAY_CHANGE)]
+    if changed:
+        raise UserError(
+            f"{folder} holds a run with another configuration (there, now): {'; '.join(changed)}. Give the same "
+            "configuration to go on, or another --folder to start anew"
+        )
+
+
+def _write_config(folder: Path, config: TrainConfig) -> None:
+    """For people and reports; the checkpoint has its own."""
     path = folder / "config.json"
-    now = plain(config)
-    if path.is_file():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path}: not JSON ({error}); mend it, or give another --folder") from error
-        changed = [line for line in differences(before, now) if not line.startswith(_MAY_CHANGE)]
-        if changed:
-            raise UserError(
-                f"{folder} holds a run with another configuration (there, now): {'; '.join(changed)}. Give the same "
-                "configuration to go on, or another --folder to start anew"
-            )
-    if not is_main:
-        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
+        path.write_text(json.dumps(plain(config), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"can't write {path}: {error.strerror}; give another --folder") from error
 

@@ -19,12 +19,12 @@ pytest.importorskip("peft")
 
 import yaml  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
-from unit.training.tiny_models import ANSWER, OTHER_ANSWER, OTHER_PROMPT, PROMPT, save_tiny  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from smallplan_training import checkpoint, cli  # noqa: E402
 from smallplan_training.samples import Sample, SampleFile  # noqa: E402
 from smallplan_training.teachers.teacher import ExpertAdapter  # noqa: E402
+from unit.training.tiny_models import ANSWER, OTHER_ANSWER, OTHER_PROMPT, PROMPT, save_tiny  # noqa: E402
 
 FAMILIES = ("qwen2.5", "llama-3.2", "phi-4-mini")
 TINY: dict[str, Any] = {
@@ -32,7 +32,7 @@ TINY: dict[str, Any] = {
     "checkpoint_minutes": 0.0,
     "lora": {"rank": 2, "alpha": 4},
     "few_shot": {"epochs": 1, "batch_tokens": 256, "steps": {"learning_rate": 1e-3, "warm_up": 1}},
-    "tasks": {"generated": 0.0, "saver": 0.5, "max_steps": 2},
+    "tasks": {"generated": 0.0, "saver": 0.5, "max_steps": 2, "max_retries": 1},
     "rollouts": {"iterations": 1, "episodes": 1, "max_tokens": 4},
     "ppo": {"epochs": 1, "minibatch_tokens": 4096},
     "ppo_steps": {"learning_rate": 1e-3, "warm_up": 1},
@@ -242,4 +242,15 @@ def test_bad_input_is_named(config: Path, tmp_path: Path, capsys: pytest.Capture
     assert "collect" in told("--set", "few_shot.samples=[]", folder="run3")
     assert str(tmp_path / "nowhere") in told("--base", str(tmp_path / "nowhere"), folder="run4")
     assert "nowhere.npz" in told("--set", "few_shot.epochs=0", "--set", "distill.replay=[nowhere.npz]", folder="run5")
-    assert "seed: 0, 5" in told("--seed", "5")  # the folder of the first run
+
+
+def test_a_run_goes_on_only_as_it_began(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert train(config, folder, "--base", str(tmp_path / "nowhere")) == cli.USER_ERROR
+    assert train(config, folder, "--strategy", "sft") == 0  # what never began is no run
+    capsys.readouterr()
+    assert train(config, folder, "--strategy", "sft", "--seed", "5", "--set", "ppo.clip=0.3") == cli.USER_ERROR
+    told = capsys.readouterr().err
+    assert "ppo.clip: 0.2, 0.3" in told
+    assert "seed: 0, 5" in told
+    assert train(config, folder, "--strategy", "sft", "--iterations", "9") == 0

@@ -90,3 +90,9 @@ def test_differences_name_the_field_and_both_values() -> None:
     one = plain(build(TrainConfig, {"base": "a", "ppo": {"clip": 0.1}}))
     other = plain(build(TrainConfig, {"base": "a", "ppo": {"clip": 0.3}, "seed": 2}))
     assert differences(one, other) == ["ppo.clip: 0.1, 0.3", "seed: 0, 2"]
+
+
+def test_the_default_models_configuration_is_valid() -> None:
+    config = read_config(TrainConfig, resource("config", "training-nano.yaml"))
+    assert config.distills
+    assert config.teacher.name == "expert"
