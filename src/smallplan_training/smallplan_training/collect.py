@@ -203,9 +203,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenes", nargs="+", default=["train"], metavar="SPLIT|PATH", help="default: train")
     parser.add_argument("--max-scenes", type=int, help="take the first N scenes only")
     parser.add_argument("--episodes", type=int, default=1, help="per scene (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the episodes and the expert's words")
-    parser.add_argument("--limit", type=int, help="stop when the file holds N samples")
-    parser.add_argument("--states", choices=("teacher", "expert"), default="teacher", help="who plans the episodes")
+    parser.add_argument("--seed", type=int, default=0, help="of the episodes (default: %(default)s)")
+    parser.add_argument("--limit", type=int, metavar="N", help="stop when the file holds N samples")
+    parser.add_argument(
+        "--states",
+        choices=("teacher", "expert"),
+        default="teacher",
+        help="who plans the episodes (default: %(default)s)",
+    )
     parser.add_argument("--mode", choices=MODES, default="normal", help="of the prompt (default: %(default)s)")
     parser.add_argument("--max-steps", type=int, default=SearchConfig.max_steps, help="default: %(default)s")
     parser.add_argument("--model", help="openai: the model's name; gguf: the file (default: the model in models/)")
@@ -219,7 +224,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     web.add_argument("--retries", type=int, default=5, help="of one request (default: %(default)s)")
     web.add_argument("--prompt-price", type=float, default=0.0, help="per million tokens, for the count of costs")
     web.add_argument("--completion-price", type=float, default=0.0, help="per million tokens")
-    web.add_argument("--cache", type=Path, default=Path("build/teacher"), help="answers (default: %(default)s)")
+    web.add_argument(
+        "--cache", type=Path, default=Path("build/teacher"), help="folder of answers (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -254,6 +261,8 @@ def run(args: argparse.Namespace) -> int:
         collector.run(lambda: bar.update(progress, advance=1, description=f"{collector.samples.count} samples"))
     samples, rejected = collector.samples, collector.rejected
     print(f"{samples.path}: {samples.count} samples, {samples.count - samples.before} of them new")
+    if config.limit is not None and samples.count < config.limit:
+        print(f"{config.limit} were asked for, and the episodes are over: give more --episodes or --scenes")
     if rejected.count:
         print(f"{rejected.path}: {rejected.count} answers that can't be used, {rejected.count - rejected.before} new")
     if collector.failed_episodes:

@@ -123,6 +123,7 @@ def quantise(source: Path, target: Path, file_type: str = "Q8_0") -> None:
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = FILE_TYPES[file_type]
     parameters.nthread = len(os.sched_getaffinity(0))
+    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.stem + ".part.gguf")
     llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
     status = llama_cpp.llama_model_quantize(str(source).encode(), str(part).encode(), parameters)

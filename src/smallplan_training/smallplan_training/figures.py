@@ -15,13 +15,16 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def check_writable(path: Path | None) -> None:
-    """Better before an hour's run than after it. Raises `UserError`; None is fine."""
+    """Better before an hour's run than after it; leaves no empty file. Raises `UserError`; None is fine."""
     if path is None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
         with path.open("a", encoding="utf-8"):
             pass
+        if is_new:
+            path.unlink()
     except OSError as error:
         raise UserError(f"can't write {path}: {error.strerror}") from error
 

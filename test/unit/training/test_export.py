@@ -53,10 +53,10 @@ def test_llama_cpp_computes_what_transformers_computes(converter: Path, checkpoi
     assert parity.equal_choices == 1.0
     assert parity.largest_difference < 0.05
 
-    small = tmp_path / "small.gguf"
+    small = tmp_path / "new" / "small.gguf"
     export.quantise(whole, small)
     assert small.stat().st_size < 0.5 * whole.stat().st_size
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.gguf", "whole.gguf"]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["small.gguf", "whole.gguf"]
     llama = llama_cpp.Llama(str(small), vocab_only=True, verbose=False)
     assert llama.metadata["general.name"] == "Tiny"
     assert "<|assistant|>" in llama.metadata["tokenizer.chat_template"]

@@ -30,6 +30,14 @@ def test_figures_come_back(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {"sr": 97.0}
 
 
+def test_the_check_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new.json")
+    assert not (tmp_path / "new.json").exists()  # a command that then refuses its input leaves no empty file
+    (tmp_path / "old.json").write_text("{}")
+    check_writable(tmp_path / "old.json")
+    assert (tmp_path / "old.json").read_text() == "{}"
+
+
 def test_no_file_is_fine() -> None:
     check_writable(None)
     write_figures(None, {"sr": 97.0})
