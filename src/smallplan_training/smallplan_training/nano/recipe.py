@@ -18,7 +18,6 @@ import multiprocessing
 import os
 import random
 import shutil
-from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -61,7 +60,7 @@ from smallplan_training.teachers.teacher import ExpertAdapter
 from smallplan_training.teachers.variations import made_up_word
 from smallplan_training.token_batches import SampleSet, concatenate
 from smallplan_training.train_config import TrainConfig as StagesConfig
-from smallplan_training.train_config import build
+from smallplan_training.train_config import build, plain, read_config
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +102,7 @@ class RecipeConfig:
     score_episodes: int = 10  # a val house, of the finished model
     stored_answers: int = 500  # samples of stage 1
     model: ModelConfig = field(default_factory=ModelConfig)
-    stages: Mapping[str, Any] = field(default_factory=dict)  # a configuration of `smallplan train`, but for its base
+    stages: Path = Path("training-nano.yaml")  # the configuration of `smallplan train`
 
     def __post_init__(self) -> None:
         names = [phase.name for phase in self.phases]
@@ -121,8 +120,9 @@ def load_recipe(path: Path) -> RecipeConfig:
         common = data.pop("train", {})
         phases = [{**phase, "train": {**common, **phase.get("train", {})}} for phase in data.pop("phases")]
         model = {**data.pop("model", {}), "vocab_size": data.get("vocab_size", RecipeConfig.vocab_size)}
-        build(StagesConfig, {**data.get("stages", {}), "base": "pretrained"}, "stages")
-        return build(RecipeConfig, {**data, "model": model, "phases": phases})
+        stages = path.parent / data.pop("stages", RecipeConfig.stages)
+        read_config(StagesConfig, stages)
+        return build(RecipeConfig, {**data, "model": model, "phases": phases, "stages": stages})
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path}: not a recipe ({type(error).__name__}: {error}); see config/nano.yaml") from error
 
@@ -164,11 +164,13 @@ class Recipe:
         folder = self.folder / strategy
         if not (folder / "merged").is_dir():
             samples = self.store_answers()
-            settings: dict[str, Any] = {**self.config.stages, "strategy": strategy, "base": str(base)}
-            settings["few_shot"] = {**settings.get("few_shot", {}), "samples": [str(samples)]}
-            replay = [str(self.folder / phase.name / "samples") for phase in self.config.phases]
-            settings["distill"] = {**settings.get("distill", {}), "replay": replay}
-            run = Run(build(StagesConfig, settings), folder, Accelerator())
+            settings = {
+                "strategy": strategy,
+                "base": str(base),
+                "few_shot.samples": [str(samples)],
+                "distill.replay": [str(self.folder / phase.name / "samples") for phase in self.config.phases],
+            }
+            run = Run(read_config(StagesConfig, self.config.stages, settings), folder, Accelerator())
             try:
                 train(run)
             finally:
@@ -292,7 +294,8 @@ class Recipe:
         shutil.copyfile(made / DEFAULT_MODEL, models / DEFAULT_MODEL)
         if scores.is_file():
             shutil.copyfile(scores, kept)
-        config = json.dumps(asdict(self.config), indent=1)
+        stages = plain(read_config(StagesConfig, self.config.stages))
+        config = json.dumps({**asdict(self.config), "stages": stages}, indent=1)
         (models / "SmallPlan-Nano.config.json").write_text(config + "\n", encoding="utf-8")
         with (models / "SmallPlan-Nano.log.jsonl").open("w", encoding="utf-8") as log:
             logs = {phase.name: self.folder / phase.name / "run" / "log.jsonl" for phase in self.config.phases}

@@ -52,6 +52,7 @@ from smallplan_training.token_batches import SampleSet
 from smallplan_training.train_config import TrainConfig as StagesConfig
 
 PRIORS = load_priors()
+STAGES = resource("config", "training-nano.yaml")
 
 
 def test_the_projects_recipe_is_one() -> None:
@@ -68,8 +69,8 @@ def test_the_projects_recipe_is_one() -> None:
         ("phases: [{name: a, colour: red}]", "unknown field colour in phases"),
         ("phases: [{name: a}, {name: a}]", "each with a name of its own"),
         ("phases: [{name: a, use: [b]}]", "uses .*'b'"),
-        ("phases: [{name: a}]\nstages: {colour: red}", "unknown field colour in stages"),
-        ("phases: [{name: a}]\nstages: {strategy: luck}", "strategy"),
+        ("phases: [{name: a}]\nstages: missing.yaml", "missing.yaml"),
+        ("phases: [{name: a}]\nstages: nano.yaml", "unknown field phases"),
         ("phases: [{name: a, train: {steps: 0}}]", "steps >= 1"),
         ("model: {width: 7}\nphases: [{name: a}]", "width 7"),
         ("seed: 1", "phases"),
@@ -78,14 +79,15 @@ def test_the_projects_recipe_is_one() -> None:
 )
 def test_a_wrong_recipe_is_told(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "nano.yaml"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text if "stages" in text else f"{text}\nstages: {STAGES}", encoding="utf-8")
     with pytest.raises(UserError, match=message):
         load_recipe(path)
 
 
 def test_fields_of_a_phase_come_before_those_of_all(tmp_path: Path) -> None:
     path = tmp_path / "nano.yaml"
-    path.write_text("train: {clip: 0.5, seed: 3}\nphases: [{name: a, train: {seed: 4}}]", encoding="utf-8")
+    text = f"train: {{clip: 0.5, seed: 3}}\nphases: [{{name: a, train: {{seed: 4}}}}]\nstages: {STAGES}"
+    path.write_text(text, encoding="utf-8")
     assert load_recipe(path).phases[0].train == TrainConfig(clip=0.5, seed=4)
 
 
@@ -151,7 +153,7 @@ def test_the_stages_train_the_pretrained_weights_on_stored_answers_and_replay_al
 
 def finished(folder: Path, spl: float) -> Recipe:
     """A recipe whose phase and stages were trained; its model has that SPL on val."""
-    recipe = Recipe(RecipeConfig((PhaseConfig("a"),)), folder, 1)
+    recipe = Recipe(RecipeConfig((PhaseConfig("a"),), stages=STAGES), folder, 1)
     made = folder / STAGED[-1]
     for logs in (folder / "a" / "run", made):
         logs.mkdir(parents=True)
