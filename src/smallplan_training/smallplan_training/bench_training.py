@@ -168,7 +168,15 @@ def base_of_gguf(model: Path, folder: Path) -> Path:
     plain.load_state_dict(weights.state_dict())
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    _drop_tokens(folder / "tokenizer.json", int(config["vocab_size"]))
     return folder
+
+
+def _drop_tokens(path: Path, rows: int) -> None:
+    """Take out of a tokenizer what has no embedding: transformers gives a Llama that lacks `</s>` one more token."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data["added_tokens"] = [token for token in data["added_tokens"] if token["id"] < rows]
+    path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
 
 
 def _device_name(device: str) -> str:

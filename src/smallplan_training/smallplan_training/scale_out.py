@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +26,7 @@ BACKENDS = ("local", "ray")
 THIS_MACHINE = "local"
 """The address of a Ray cluster that is started for this call, on this machine."""
 
+_PATIENCE = 10.0  # s until a cluster's machine answers
 _AHEAD = 2  # tasks for each worker that a cluster holds at a time
 
 _Task = TypeVar("_Task")
@@ -78,7 +80,7 @@ def _map_ray(
     if started:
         try:
             _connect(ray, workers, address)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"no Ray cluster at {address!r}: {error}. Start one with `ray start --head`, or give 'local'"
             ) from error
@@ -106,6 +108,9 @@ def _call(function: Callable[[_Task], _Result], task: _Task) -> _Result:
 
 
 def _connect(ray: Any, workers: int, address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():  # Ray itself tries for minutes before it says that nobody answers
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
     quiet: dict[str, Any] = {"include_dashboard": False} if address == THIS_MACHINE else {}
     if address == THIS_MACHINE:
         quiet["num_cpus"] = workers
