@@ -13,7 +13,7 @@ import pytest
 
 from fixtures.endpoint import ANSWER, Endpoint, completion, running_endpoint
 from fixtures.tiny_gguf import write_tiny_gguf
-from smallplan_planner.prompt import Message
+from smallplan_planner.prompt import PROMPT_VERSION, Message
 from smallplan_planner.response import parse_response
 from smallplan_planner.search import Situation
 from smallplan_training import cli
@@ -62,7 +62,8 @@ def test_each_decision_is_a_sample_with_its_provenance(house_file: Path, tmp_pat
         assert sample.meta["target"] in sample.messages[1].content
         assert parse_response(sample.answer).command
         assert (sample.meta["teacher"], sample.meta["model"], sample.meta["scene"]) == ("expert", "", "small")
-        assert {"prompt_version", "seed", "step", "outcome", "time", "states", "mode"} <= set(sample.meta)
+        assert sample.meta["prompt_version"] == PROMPT_VERSION
+        assert {"seed", "step", "outcome", "time", "states", "mode"} <= set(sample.meta)
     steps = [sample.meta["step"] for sample in samples if sample.meta["episode"] == 0]
     assert steps == list(range(len(steps)))
     assert {"success", "search ended"} <= {sample.meta["outcome"] for sample in samples}

@@ -97,6 +97,7 @@ def test_a_room_question_of_known_words_is_few_tokens(tokenizer: NanoTokenizer) 
     bare = tokenizer.encode_prompt(render_room(["bed"], priors.rooms))
     words = ["bed", "wardrobe", "coffee table", "desk lamp", "mug", "washing machine"]
     assert len(bare) < 20
+    assert all(len(tokenizer.encode(text)) == 1 for text in ("\nSeen: ", "\nRoom type:"))
     assert len(tokenizer.encode_prompt(render_room(words, priors.rooms))) <= len(bare) + 2 * (len(words) - 1)
     assert all(len(tokenizer.encode_answer(answer)) == 2 for answer in priors.rooms)
 
