@@ -50,7 +50,7 @@ def find_base(base: str) -> Path:
     try:
         return Path(snapshot_download(base, allow_patterns=list(_WANTED)))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         raise UserError(
             f"the base model {base} is neither a folder nor in the local cache, and can't be fetched from the hub: "
             f"{reason}. Check the name and the network, log in where a licence has to be accepted (hf auth login), "
