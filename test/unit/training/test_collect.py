@@ -199,6 +199,16 @@ def test_a_local_model_teaches(house_file: Path, tmp_path: Path) -> None:
     assert {(s.meta["teacher"], s.meta["model"]) for s in samples} == {("gguf", "tiny.gguf")}
 
 
+def test_fewer_samples_than_asked_for_are_told(
+    house_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["collect", "--scenes", str(house_file), "--max-steps", "3", "--output", str(tmp_path / "samples.jsonl")]
+    assert cli.main([*command, "--limit", "1"]) == 0
+    assert "give more --episodes" not in capsys.readouterr().out
+    assert cli.main([*command, "--limit", "500"]) == 0
+    assert "500 were asked for, and the episodes are over: give more --episodes" in capsys.readouterr().out
+
+
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     first = SampleFile(tmp_path / "samples.jsonl", ExpertAdapter())
     with pytest.raises(UserError, match="another collect"):
