@@ -254,3 +254,36 @@ def test_a_run_goes_on_only_as_it_began(config: Path, tmp_path: Path, capsys: py
     assert "ppo.clip: 0.2, 0.3" in told
     assert "seed: 0, 5" in told
     assert train(config, folder, "--strategy", "sft", "--iterations", "9") == 0
+
+
+TWO_PROCESSES = """
+import sys
+from accelerate.utils import gather_object
+from accelerate import Accelerator
+from pathlib import Path
+from smallplan_training.train_config import TrainConfig, read_config
+from smallplan_training.train_stages import train
+from smallplan_training.train_state import Run
+run = Run(read_config(TrainConfig, Path(sys.argv[1])), Path(sys.argv[2]), Accelerator(cpu=True))
+train(run)
+weights = gather_object([{name: tensor.tolist() for name, tensor in run.lm.trainable_state().items()}])
+if run.is_main:
+    print("SAME" if weights[0] == weights[1] else "DIFFERENT", run.processes)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_have_one_policy_and_the_gradient_of_both(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO_PROCESSES, encoding="utf-8")
+    data = yaml.safe_load(config.read_text(encoding="utf-8"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(tmp_path / "two.py")]
+    for strategy in ("rl-sft", "sft"):
+        config.write_text(yaml.safe_dump({**data, "strategy": strategy}), encoding="utf-8")
+        command = [*launch, str(config), str(tmp_path / strategy)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+        assert "SAME 2" in done.stdout, done.stderr
+    assert log(tmp_path / "rl-sft", "reinforce")[0]["episodes"] == 2
+    assert train(config, tmp_path / "one", "--set", "few_shot.steps.accumulate=2") == 0
+    alone, together = (log(tmp_path / name, "few_shot")[0]["grad_norm"] for name in ("one", "sft"))
+    assert alone == pytest.approx(together, rel=1e-3)
