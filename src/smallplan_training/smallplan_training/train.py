@@ -5,8 +5,8 @@
 
 Stage 1 is supervised on stored answers, stage 2 reinforces and distils in the simulator. All settings are in
 `config/training.yaml`; the command's options and `--set section.field=value` go before them. The same command goes on
-where its folder's checkpoint stands. On several GPUs: `accelerate launch -m smallplan_training.cli train ...`; in several
-processes on a CPU: `torchrun --nproc-per-node N -m smallplan_training.cli train --cpu ...`.
+where its folder's checkpoint stands. On several GPUs: `accelerate launch -m smallplan_training.cli train ...`; in
+several processes on a CPU: `torchrun --nproc-per-node N -m smallplan_training.cli train --cpu ...`.
 """
 
 from __future__ import annotations
