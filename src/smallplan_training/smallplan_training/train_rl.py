@@ -88,7 +88,8 @@ def validate(run: Run, rollouts: Rollouts) -> dict[str, float]:
     mine = tasks[run.rank :: run.processes]
     figures = means(gather_object(outcomes(rollouts.greedy(mine))))
     if config.pairs:
-        figures |= {f"probe_{name}": value for name, value in score_suites(rollouts.answer, pairs=config.pairs).items()}
+        passed = score_suites(rollouts.answer, pairs=config.pairs)
+        figures |= {f"probe_{name}": percent / 100.0 for name, percent in passed.items()}
     run.log.write("validation", run.progress.step, figures)
     return figures
 
@@ -124,6 +125,6 @@ def _lessons(
 
 
 def _mean_rewards(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Means over decisions; zeros where there were none."""
-    rewards = [turn.reward for trajectory in trajectories for turn in trajectory.turns]
+    """Means over the decisions of all processes; zeros where there were none."""
+    rewards = gather_object([turn.reward for trajectory in trajectories for turn in trajectory.turns])
     return dict(mean_components(rewards)) or {"total": 0.0}
