@@ -74,9 +74,11 @@ class Collector:
         self.stop = stop or threading.Event()
         self._lock = threading.Lock()
         self.failed_episodes = 0
+        self.first_fault = ""  # why the first answer is no sample
         self.samples = SampleFile(config.output, teacher)
         try:
-            self.rejected = SampleFile(config.output.with_name(f"{config.output.stem}.rejected.jsonl"), teacher)
+            beside = config.output.with_name(f"{config.output.stem}.rejected.jsonl")
+            self.rejected = SampleFile(beside, teacher, lazily=True)
         except BaseException:
             self.samples.close()
             raise
@@ -152,6 +154,7 @@ class Collector:
         messages = tuple(render(situation.view))
         with self._lock:
             if fault:
+                self.first_fault = self.first_fault or fault
                 self.rejected.add(Sample(messages, text, {**meta, "reason": fault}))
             elif not self._enough():
                 self.samples.add(Sample(messages, text, meta))
@@ -265,6 +268,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{config.limit} were asked for, and the episodes are over: give more --episodes or --scenes")
     if rejected.count:
         print(f"{rejected.path}: {rejected.count} answers that can't be used, {rejected.count - rejected.before} new")
+    if not samples.count and collector.first_fault:
+        print(f"why the first of them can't be used: {collector.first_fault}")
     if collector.failed_episodes:
         print(f"{collector.failed_episodes} episodes ended because the model gave no answer")
     if isinstance(teacher, OpenAITeacher):

@@ -229,7 +229,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mode", action="append", choices=MODES, help="in the prompt; repeat for a row each")
     parser.add_argument(
-        "--variant", action="append", choices=VARIANTS, default=[], help="one more row of the model without that"
+        "--variant", action="append", choices=VARIANTS, default=[], help="one more row of the model, without that"
     )
     parser.add_argument("--threads", type=int, help="of llama.cpp (default: 2, with several workers 1)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
@@ -241,9 +241,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run the workers on a Ray cluster: auto, ray://HOST:10001, or without ADDRESS one on this machine",
     )
     parser.add_argument("--max-steps", type=int, default=SearchConfig.max_steps, help="default: %(default)s")
-    parser.add_argument("--no-grammar", action="store_true", help="let the model write any command")
-    parser.add_argument("--no-hints", action="store_true", help="a prompt without usual places")
-    parser.add_argument("--no-matches", action="store_true", help="a prompt that does not name the found objects")
+    parser.add_argument("--no-grammar", action="store_true", help="for all rows: let the model write any command")
+    parser.add_argument("--no-hints", action="store_true", help="for all rows: a prompt without usual places")
+    parser.add_argument("--no-matches", action="store_true", help="for all rows: a prompt that names no matches")
     add_room_labels_argument(parser)
     parser.add_argument("--table", choices=TABLES, help="the paper's published table stands beside this one")
     parser.add_argument(

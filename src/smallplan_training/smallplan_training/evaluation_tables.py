@@ -183,7 +183,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     for pair in pairs:
         p_values = report["p_values"][pair]
         cells = [
-            f"{mean:+.2f}\n{_range(low, high)}\n{format_p(p_values[metric])}"
+            f"{signed(mean, 2)}\n{_range(low, high)}\n{format_p(p_values[metric])}"
             for metric, (low, mean, high) in report["paired"][pair].items()
         ]
         table.add_row(_pair_name(report["distance"][pair]), *cells)
@@ -244,15 +244,20 @@ def _distance_cell(change: Mapping[str, Any] | None) -> str:
     if change is None:
         return "nothing to compare"
     low, mean, high = change["percent"]
-    word = "less" if mean < 0 else "more"
+    word = "less" if round(mean, 1) < 0 else "more"
     return (
-        f"{abs(mean):.1f} % {word} ({low:+.1f} … {high:+.1f}), {format_p(change['p'])}\n"
+        f"{abs(mean):.1f} % {word} ({signed(low)} … {signed(high)}), {format_p(change['p'])}\n"
         f"{change['first_m']:.2f} against {change['second_m']:.2f} m, episodes: {change['episodes']}"
     )
 
 
 def _pair_name(change: Mapping[str, Any]) -> str:
     return f"{change['first']} −\n{change['second']}"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """`+1.2`; what rounds to nothing has no minus."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def format_p(p: float) -> str:

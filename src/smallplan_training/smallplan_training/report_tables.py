@@ -17,6 +17,7 @@ from smallplan_training.evaluation_tables import (
     format_room,
     names_rooms,
     published,
+    signed,
 )
 from smallplan_training.metrics import STEP_BUDGET
 
@@ -191,10 +192,10 @@ def _distance_cell(change: Mapping[str, Any] | None) -> str:
     if change is None:
         return "<td>nothing to compare</td>"
     low, mean, high = change["percent"]
-    word = "less" if mean < 0 else "more"
+    word = "less" if round(mean, 1) < 0 else "more"
     return (
         f"<td{_marked(change['p'])}><b>{abs(mean):.1f} % {word}</b>"
-        f"<small>{low:+.1f} to {high:+.1f} %, {_p(change['p'])}</small>"
+        f"<small>{signed(low)} to {signed(high)} %, {_p(change['p'])}</small>"
         f"<small>{change['first_m']:.1f} m, {change['second_m']:.1f} m; episodes: {change['episodes']}</small></td>"
     )
 
@@ -212,7 +213,8 @@ def _difference_table(report: Mapping[str, Any]) -> str:
             low, mean, high = values[key]
             p = p_values.get(key)
             said = f"<small>{_p(p)}</small>" if p is not None else ""
-            cells.append(f"<td{_marked(p)}><b>{mean:+.2f}</b><small>{low:+.1f} to {high:+.1f}</small>{said}</td>")
+            interval = f"<small>{signed(low)} to {signed(high)}</small>"
+            cells.append(f"<td{_marked(p)}><b>{signed(mean, 2)}</b>{interval}{said}</td>")
         body.append(f"<tr>{''.join(cells)}</tr>")
     html = f"{_head(('first − second', *HEADINGS))}<tbody>{''.join(body)}</tbody>"
     table = _table("Over the same episodes; shaded where p < 0.05, two-sided", html)

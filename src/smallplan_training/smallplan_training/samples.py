@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import threading
@@ -57,32 +58,45 @@ def _parse_line(line: bytes, where: str) -> Sample:
 
 
 class SampleFile:
-    """Appends samples, a line at once, and knows which prompts are answered. Thread-safe; one process at a time."""
+    """Appends samples, a line at once, and knows which prompts are answered. Thread-safe; one process at a time.
 
-    def __init__(self, path: Path, teacher: Teacher) -> None:
+    `lazily`: a file that is not there is made with its first sample.
+    """
+
+    def __init__(self, path: Path, teacher: Teacher, lazily: bool = False) -> None:
         self.path = path
         self._lock = threading.Lock()
         self._answers: dict[str, str] = {}
+        self._file: io.FileIO | None = None
         self.repaired = 0  # bytes of a torn last line that were cut off
         self.before = 0  # samples that were there already
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b", buffering=0)
-        except OSError as error:
-            raise UserError(f"can't write {path}: {error.strerror}") from error
-        try:
-            self._take_in(f"{teacher.name} {teacher.model}".strip())
-        except BaseException:
-            self.close()
-            raise
+        if not lazily or path.exists():
+            self._open()
+            try:
+                self._take_in(f"{teacher.name} {teacher.model}".strip())
+            except BaseException:
+                self.close()
+                raise
         self.count = self.before
+
+    def _open(self) -> io.FileIO:
+        """Open it and lock it."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = self.path.open("a+b", buffering=0)
+        except OSError as error:
+            raise UserError(f"can't write {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise UserError(f"another collect is writing {self.path}; wait for it or give another --output") from error
+        self._file = file
+        return file
 
     def _take_in(self, made_by: str) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.repaired = _repair(self.path)
-        except BlockingIOError as error:
-            raise UserError(f"another collect is writing {self.path}; wait for it or give another --output") from error
         except OSError as error:
             raise UserError(f"can't mend {self.path}: {error.strerror}") from error
         for sample in read_samples(self.path):
@@ -93,7 +107,8 @@ class SampleFile:
             self.before += 1
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def answer_to(self, key: str) -> str | None:
         """What was answered to the prompt of this hash."""
@@ -108,11 +123,12 @@ class SampleFile:
         with self._lock:
             if key in self._answers:
                 return False
-            end = self._file.seek(0, os.SEEK_END)
+            file = self._file or self._open()
+            end = file.seek(0, os.SEEK_END)
             try:
                 data = line.encode("utf-8", "replace")
                 while data:
-                    data = data[self._file.write(data) :]
+                    data = data[file.write(data) :]
             except OSError as error:
                 os.truncate(self.path, end)  # or the next line would be joined to what was written of this one
                 raise UserError(

@@ -5,7 +5,7 @@
 
 Results come in the order of the tasks, so they do not depend on where a task ran. `function` is called in other
 processes: it is importable, and keeps what is dear to make (a model, an environment) in a cache of its own module.
-Ray is an extra (`pip install smallplan_training[ray]`) and is imported only when it is asked for.
+Ray is an extra (`pip install ray`) and is imported only when it is asked for.
 """
 
 from __future__ import annotations
@@ -121,7 +121,5 @@ def _import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UserError(
-            "Ray is not installed: run `pip install 'smallplan_training[ray]'`, or go without it (--workers)"
-        ) from error
+        raise UserError("Ray is not installed: run `pip install ray`, or go without it (--workers)") from error
     return ray

@@ -21,7 +21,8 @@ _SHARED = (
     ("Reward, by component", lambda key: key.startswith("reward_")),
     ("Loss", lambda key: key in ("loss", "val_loss")),
     ("Accuracy on held-out samples", lambda key: key.endswith("_accuracy")),
-    ("Success and SPL", lambda key: key in ("success", "sr", "spl", "success_rate")),
+    ("Success and SPL", lambda key: key.removeprefix("val_") in ("success", "sr", "spl", "success_rate")),
+    ("Minimal pairs passed, by skill", lambda key: key.startswith("val_probe_")),
 )
 """Title -> which figures stand in one chart; they are drawn first."""
 _FACTOR = 20.0
@@ -65,9 +66,10 @@ def make_charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
     curves = {key: points for key, points in curves.items() if len({y for _, y in points}) > 1}
     charts = []
     for title, belongs in _SHARED:
-        keys = sorted(key for key in curves if belongs(key.removeprefix("val_") if title == "Success and SPL" else key))
+        keys = sorted(key for key in curves if belongs(key))
         if keys:
-            lines = tuple(Line(_words(key.removeprefix("reward_")), tuple(curves.pop(key))) for key in keys)
+            short = {key: key.removeprefix("reward_").removeprefix("val_probe_") for key in keys}
+            lines = tuple(Line(_words(name), tuple(curves.pop(key))) for key, name in short.items())
             charts.append(_chart(title, lines, marks))
     for key in sorted(curves, key=lambda key: (_rank(key), key)):
         charts.append(_chart(_words(key).capitalize(), (Line(_words(key), tuple(curves[key])),), marks))

@@ -96,6 +96,15 @@ def test_stages_follow_each_other_and_validation_stays_where_it_was(tmp_path: Pa
     assert made["Loss"].marks == ((0.0, "few_shot"), (3.0, "reinforce"))
 
 
+def test_skills_share_a_chart(tmp_path: Path) -> None:
+    rows = [{"stage": "validation", "step": n, "probe_copy": n / 4, "probe_nearer": 1 - n / 4} for n in (1, 2)]
+    (chart,) = make_charts(read_log(write_log(tmp_path / "log.jsonl", rows)))
+    assert [(line.name, line.points) for line in chart.lines] == [
+        ("copy", ((1, 0.25), (2, 0.5))),
+        ("nearer", ((1, 0.75), (2, 0.5))),
+    ]
+
+
 def test_a_run_under_way_and_its_folder_are_read(tmp_path: Path) -> None:
     write_log(tmp_path / "log.jsonl", [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}], tail='{"step": 3, "lo')
     assert [row["step"] for row in read_log(tmp_path)] == [1, 2]

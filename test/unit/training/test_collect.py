@@ -55,6 +55,7 @@ def test_each_decision_is_a_sample_with_its_provenance(house_file: Path, tmp_pat
     output = tmp_path / "deep" / "samples.jsonl"
     teacher = Counting()
     collector = collect(teacher, house_file, output)
+    assert [path.name for path in output.parent.iterdir()] == ["samples.jsonl"]  # nothing was rejected
     samples = list(read_samples(output))
     assert len(samples) == len(teacher.asked) == collector.samples.count > 2
     for sample in samples:
@@ -146,8 +147,9 @@ def test_unusable_answers_are_kept_aside_with_the_reason(house_file: Path, tmp_p
     assert len(rejected) == collector.rejected.count == len(teacher.asked) > 0
     assert all(sample.answer == text and sample.meta["reason"] for sample in rejected)
     again = Counting(text=text)
-    collect(again, house_file, output, episodes=1)
+    collector = collect(again, house_file, output, episodes=1)
     assert not again.asked
+    assert collector.first_fault == rejected[0].meta["reason"]
 
 
 def test_the_expert_can_plan_while_the_teacher_labels(house_file: Path, tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from fixtures.tiny_gguf import write_tiny_gguf
 from smallplan_planner.search import SearchConfig
 from smallplan_training import cli
 from smallplan_training.errors import UserError
 from smallplan_training.evaluate import EpisodeRun, EvaluateConfig, episode_seed, report_all, run_tasks
+from smallplan_training.evaluation_tables import print_report
 from smallplan_training.metrics import EpisodeScore
 from smallplan_training.recording import read_recordings
 from smallplan_training.scenes import resolve_scenes
@@ -113,6 +116,16 @@ def test_modes_are_rows_over_the_same_episodes(house_file: Path) -> None:
     assert len({(run.seed, run.target) for run in runs[:3]}) == 1
     report = report_all(runs, config, "")
     assert [item["settings"]["mode"] for item in report["policies"][:2]] == ["normal", "saver"]
+
+
+def test_no_difference_has_no_sign() -> None:
+    """A rounded -0.0004 % is nothing."""
+    config = EvaluateConfig(("expert", "greedy"), (Path("x"),))
+    runs = [make_run("expert", n, True, 4.0 - 1e-5) for n in (1, 2)]
+    runs += [make_run("greedy", n, True, 4.0) for n in (1, 2)]
+    told = StringIO()
+    print_report(report_all(runs, config, ""), Console(file=told, width=120))
+    assert "0.0 % more (+0.0 … +0.0)" in told.getvalue()
 
 
 @pytest.mark.slow

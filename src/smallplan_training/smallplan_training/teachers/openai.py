@@ -159,9 +159,8 @@ class OpenAITeacher:
                 logger.info("%s: %s; once more", self._url, reason)
                 if self._sleep(max(wait, asked)):
                     raise UserError("stopped while the endpoint was being waited for")
-        raise UserError(
-            f"{self._url}: {reason}, {self.config.retries + 1} times; see that it runs, then run it again: it resumes"
-        )
+        asked_times = f"{self.config.retries + 1} times" if self.config.retries else "once"
+        raise UserError(f"{self._url}: {reason}, {asked_times}; see that it runs, then run it again: it resumes")
 
     def _post(self, body: bytes) -> TeacherAnswer:
         request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"})

@@ -109,6 +109,12 @@ def test_garbage_is_retried_then_named(endpoint: Endpoint, waits: Clock, garbage
     assert make(endpoint, waits).ask(MESSAGES).text == ANSWER
 
 
+def test_without_retries_it_was_asked_once(endpoint: Endpoint, waits: Clock) -> None:
+    endpoint.replies = [(500, {}, b"oops")]
+    with pytest.raises(UserError, match=r"HTTP 500 \(oops\), once; see"):
+        make(endpoint, waits, retries=0).ask(MESSAGES)
+
+
 def test_no_answer_in_time(endpoint: Endpoint, waits: Clock) -> None:
     endpoint.replies = [None]
     with pytest.raises(UserError, match=r"no answer within 0\.1 s, 2 times"):
