@@ -1,8 +1,9 @@
 """`smallplan bench --training`: how much faster the trainer is than the loop that one writes first.
 
 Both are stage 2 of `train.py` itself, from the same base, on the same tasks, with the same losses: each sample is
-searched for, reinforced (PPO) and distilled (SFT). The serial loop has batches of one, generates without a KV cache
-and runs one environment; the batched one has the settings of the configuration. They run one after the other on the
+searched for, reinforced (one pass of PPO) and distilled (one of SFT), as in the paper's Algorithm 1. The serial loop
+has batches of one, runs one environment, and generates without a KV cache, with the adapters beside the weights as in
+training; the batched one has the settings of the configuration. They run one after the other on the
 same machine, and the first iteration of each does not count: code is compiled and caches are filled then.
 
     smallplan bench --training --json build/bench-training.json
@@ -40,13 +41,13 @@ SERIAL: Mapping[str, Any] = {
 """What makes the trainer the serial loop."""
 
 _COMMON: Mapping[str, Any] = {
-    "bf16": False,  # the same arithmetic in both
     "strategy": "rl-sft",
     "checkpoint_minutes": 1e6,
     "validation.every": 0,
     "distill.replay": [],
     "distill.variations": 0,
-    "ppo.target_kl": 0.0,  # all passes in both
+    "ppo.epochs": 1,  # a sample is one PPO step and one SFT step, as in Algorithm 1
+    "ppo.target_kl": 0.0,  # no pass is left out in either
     "teacher.name": "expert",
 }
 _PARTS = {"rollout": "rollout_s", "ppo": "ppo_s", "sft": "sft_s"}
@@ -193,22 +194,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training", "throughput of stage 2, against a serial loop")
     group.add_argument("--training", action="store_true", help="measure that, and nothing else")
     group.add_argument("--base", type=Path, metavar="FOLDER", help="default: the weights of the model in models/")
-    group.add_argument("--searches", type=int, default=32, help="at once, batched (default: %(default)s)")
-    group.add_argument("--iterations", type=int, default=3, help="that count, batched (default: %(default)s)")
-    group.add_argument("--serial-searches", type=int, default=4, help="that count (default: %(default)s)")
+    iterations, searches = TrainingBench.batched
+    group.add_argument("--searches", type=int, metavar="N", help=f"at once, batched (default: {searches})")
+    group.add_argument("--iterations", type=int, metavar="N", help=f"that count, batched (default: {iterations})")
+    group.add_argument(
+        "--serial-searches", type=int, metavar="N", help=f"that count, serial (default: {TrainingBench.serial[0]})"
+    )
     group.add_argument("--cpu", action="store_true", help="don't use a GPU")
+
+
+def refuse_options(args: argparse.Namespace) -> None:
+    """Raise `UserError` for options that mean something with `--training` alone."""
+    names = ("base", "searches", "iterations", "serial_searches", "cpu")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) not in (None, False)]
+    if given:
+        raise UserError(f"{', '.join(given)} only has a meaning with --training; add that, or leave it out")
 
 
 def run(args: argparse.Namespace) -> int:
     """`smallplan bench --training`; returns its exit code."""
     check_writable(args.json)
+    iterations, searches = TrainingBench.batched
     with tempfile.TemporaryDirectory(prefix="smallplan-bench-") as temporary:
         folder = Path(temporary)
         bench = TrainingBench(
             base=args.base or base_of_gguf(args.model or default_model(), folder / "base"),
             config=resource("config", "training.yaml"),
-            batched=(args.iterations, args.searches),
-            serial=(args.serial_searches, 1),
+            batched=(_or(args.iterations, iterations), _or(args.searches, searches)),
+            serial=(_or(args.serial_searches, TrainingBench.serial[0]), 1),
             device="cpu" if args.cpu else "auto",
             seed=args.seed,
         )
@@ -216,6 +229,10 @@ def run(args: argparse.Namespace) -> int:
     write_figures(args.json, report)
     _print(report, Console())
     return 0
+
+
+def _or(given: int | None, default: int) -> int:
+    return default if given is None else given
 
 
 def _print(report: Mapping[str, Any], console: Console) -> None:
