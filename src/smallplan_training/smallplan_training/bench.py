@@ -253,6 +253,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.training:
         return bench_training.run(args)
+    bench_training.refuse_options(args)
     check_writable(args.json)
     report = run_bench(
         args.model or default_model(),

@@ -42,3 +42,10 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
         bench.run_bench(tmp_path / "empty.gguf")
     with pytest.raises(UserError, match="0 decisions and 200 steps"):
         bench.run_bench(tmp_path / "empty.gguf", decisions=0)
+
+
+def test_options_of_the_trainer_are_refused_without_it(tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    with pytest.raises(UserError, match="--searches, --cpu only has a meaning with --training"):
+        bench.run(parse("--searches", "4", "--cpu", "--json", str(out)))
+    assert not out.exists()
