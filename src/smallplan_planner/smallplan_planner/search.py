@@ -107,7 +107,7 @@ class SearchConfig:
     allow_open: bool = True
     allow_close: bool = False
     helps: Helps = field(default_factory=Helps)
-    classify_rooms: str = "rule"  # one of ROOM_CLASSIFIERS
+    classify_rooms: str = "model"  # one of ROOM_CLASSIFIERS
 
     def __post_init__(self) -> None:
         if self.max_steps < 1 or self.max_retries < 0:

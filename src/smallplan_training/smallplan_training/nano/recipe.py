@@ -275,7 +275,6 @@ class Recipe:
             episodes=self.config.score_episodes,
             workers=self.workers,
             options=PolicyOptions(model=folder / DEFAULT_MODEL, threads=1),
-            search=SearchConfig(classify_rooms="model"),
         )
         with tqdm(total=len(config.scenes) * config.episodes, desc=f"{folder.name}: val", unit="episode") as bar:
             report = report_all(run_tasks(config, bar.update), config, "smallplan nano")
