@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import enable_progress_bars
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
 
 from smallplan_training.base_files import copy_tokenizer, find_base, read_config, write_folder
 from smallplan_training.chat import Chat
@@ -216,6 +218,12 @@ class LanguageModel(nn.Module):
         return {"vocab_size": self.vocab_size, **{name: getattr(config, name, None) for name in names}}
 
 
+def hide_progress() -> None:
+    """No bars of transformers' own beside those of a command; downloads keep theirs."""
+    transformers_logging.disable_progress_bar()
+    enable_progress_bars()
+
+
 def load_language_model(options: BaseOptions) -> LanguageModel:
     """Load base and tokenizer, put adapters on. Raises `UserError` that says what is missing or does not fit."""
     folder = find_base(options.base)
@@ -341,9 +349,12 @@ def _load_weights(folder: Path, dtype: str, device: torch.device | None = None, 
 
 def _nf4(device: torch.device) -> Any:
     if device.type != "cuda":
-        raise UserError(f"a base of 4 bits (nf4) needs a CUDA GPU, not {device}; use quantisation none")
+        raise UserError(f"a base of 4 bits (nf4) needs a CUDA GPU, not {device}; set quantisation to none")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("a base of 4 bits (nf4) needs bitsandbytes: pip install bitsandbytes, or use quantisation none")
+        raise UserError(
+            "a base of 4 bits (nf4) needs bitsandbytes (the extra `quantised`): run `pip install bitsandbytes`, or set "
+            "quantisation to none"
+        )
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -302,7 +302,7 @@ def test_gradient_checkpointing_changes_no_gradient(folders: dict[str, Path], tm
 
 
 def test_four_bits_need_a_gpu(folders: dict[str, Path]) -> None:
-    with pytest.raises(UserError, match="needs a CUDA GPU, not cpu; use quantisation none"):
+    with pytest.raises(UserError, match="needs a CUDA GPU, not cpu; set quantisation to none"):
         load(folders["qwen2.5"], quantisation="nf4")
 
 
