@@ -110,13 +110,19 @@ class BatchRollouts:
         self._rooms: BatchGenerator | None = None
 
     def run(
-        self, searches: Iterable[Search], seed: int = 0, on_done: Callable[[Trajectory], None] = lambda _: None
+        self,
+        searches: Iterable[Search],
+        seed: int = 0,
+        on_done: Callable[[Trajectory], None] = lambda _: None,
+        first: int = 0,
     ) -> list[Trajectory]:
         """Run all searches; trajectories in their order. `on_done` is called with each as it ends.
 
+        `first`: the first search's place, where these are a part of a longer list.
+
         Raises what the simulator, the teacher or the model raises; a teacher's `SlmError` costs its answer alone.
         """
-        waiting = deque(enumerate(searches))
+        waiting = deque(enumerate(searches, first))
         running: list[_Running] = []
         done: dict[int, Trajectory] = {}
         with self._pool() as pool:

@@ -51,56 +51,102 @@ def map_tasks(
     Raises what `function` raises, and `UserError` for a setting that is none or a cluster that can't be had. What
     has not begun by then is not run.
     """
-    if workers < 1:
-        raise UserError(f"{workers} workers; expected at least 1")
-    if backend not in BACKENDS:
-        raise UserError(f"there is no backend {backend!r}; expected {' or '.join(BACKENDS)}")
-    if backend == "ray":
-        return _map_ray(function, tasks, workers, address)
-    if workers == 1:
-        return map(function, tasks)
-    return _map_processes(function, tasks, workers)
+    pool = Workers(workers, backend, address)
+    if backend == "local" and workers == 1:
+        return pool.map(function, tasks)
+    return _map_and_close(pool, function, tasks)
 
 
-def _map_processes(function: Callable[[_Task], _Result], tasks: Sequence[_Task], workers: int) -> Iterator[_Result]:
-    context = multiprocessing.get_context("spawn")  # a fork would share the state of llama.cpp and of threads
-    with ProcessPoolExecutor(workers, context) as pool:
+def _map_and_close(pool: Workers, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[_Result]:
+    with pool:
+        yield from pool.map(function, tasks)
+
+
+class Workers:
+    """Worker processes that stay from one call of `map` to the next, and keep what they have loaded.
+
+    They start with the first call, and end with `close` or the `with` block. `gpus`: share of a GPU that a worker on
+    a Ray cluster gets; 0: none. The other arguments, and what is raised, are those of `map_tasks`.
+    """
+
+    def __init__(
+        self, workers: int = 1, backend: str = "local", address: str = THIS_MACHINE, gpus: float = 0.0
+    ) -> None:
+        if workers < 1:
+            raise UserError(f"{workers} workers; expected at least 1")
+        if backend not in BACKENDS:
+            raise UserError(f"there is no backend {backend!r}; expected {' or '.join(BACKENDS)}")
+        self._workers, self._backend, self._address, self._gpus = workers, backend, address, gpus
+        self._pool: ProcessPoolExecutor | None = None
+        self._ray: Any = None
+        self._started_ray = False
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def map(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[_Result]:
+        """The results of `function` for all tasks, in their order."""
+        if self._backend == "ray":
+            return self._map_ray(function, tasks)
+        if self._workers == 1:
+            return map(function, tasks)
+        return self._map_processes(function, tasks)
+
+    def close(self) -> None:
+        """End the workers; what has not begun is not run. May be called again."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+        if self._ray is not None and self._started_ray:
+            self._ray.shutdown()
+        self._ray, self._started_ray = None, False
+
+    def _map_processes(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[_Result]:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")  # a fork would share the state of llama.cpp and of threads
+            self._pool = ProcessPoolExecutor(self._workers, context)
         try:
-            yield from pool.map(function, tasks)
+            yield from self._pool.map(function, tasks)
         except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
+            self.close()
             raise
 
-
-def _map_ray(
-    function: Callable[[_Task], _Result], tasks: Sequence[_Task], workers: int, address: str
-) -> Iterator[_Result]:
-    ray = _import_ray()
-    started = not ray.is_initialized()
-    if started:
+    def _map_ray(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[_Result]:
+        ray = self._connected()
+        remote = ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=0)(_call)
+        waiting, under_way = deque(tasks), deque[Any]()
         try:
-            _connect(ray, workers, address)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"no Ray cluster at {address!r}: {error}. Start one with `ray start --head`, or give 'local'"
-            ) from error
-    remote = ray.remote(num_cpus=1, max_retries=0)(_call)
-    waiting, under_way = deque(tasks), deque[Any]()
-    try:
-        shared = ray.put(function)
-        while waiting or under_way:
-            while waiting and len(under_way) < _AHEAD * workers:
-                under_way.append(remote.remote(shared, waiting.popleft()))
-            try:
-                yield ray.get(under_way[0])
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause if isinstance(error.cause, Exception) else error from error
-            under_way.popleft()
-    finally:
-        for reference in under_way:
-            ray.cancel(reference, force=False)
-        if started:
-            ray.shutdown()
+            shared = ray.put(function)
+            while waiting or under_way:
+                while waiting and len(under_way) < _AHEAD * self._workers:
+                    under_way.append(remote.remote(shared, waiting.popleft()))
+                try:
+                    yield ray.get(under_way[0])
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause if isinstance(error.cause, Exception) else error from error
+                under_way.popleft()
+        finally:
+            for reference in under_way:
+                ray.cancel(reference, force=False)
+
+    def _connected(self) -> Any:
+        if self._ray is None:
+            ray = _import_ray()
+            self._started_ray = not ray.is_initialized()
+            if self._started_ray:
+                try:
+                    _connect(ray, self._workers, self._address)
+                except (OSError, RuntimeError, ValueError) as error:
+                    self._started_ray = False
+                    raise UserError(
+                        f"no Ray cluster at {self._address!r}: {error}. Start one with `ray start --head`, or give "
+                        "'local'"
+                    ) from error
+            self._ray = ray
+        return self._ray
 
 
 def _call(function: Callable[[_Task], _Result], task: _Task) -> _Result:
