@@ -102,6 +102,7 @@ def _measure(
     """Samples per second of each iteration that counts: of all, and of each part."""
     from accelerate import Accelerator
 
+    from smallplan_training.base_model import hide_progress
     from smallplan_training.train_config import TrainConfig, read_config
     from smallplan_training.train_rl import improve
     from smallplan_training.train_state import REINFORCE, Run
@@ -117,6 +118,7 @@ def _measure(
         "rollouts.batch": searches,
         **settings,
     }
+    hide_progress()
     run = Run(read_config(TrainConfig, bench.config, options), folder, Accelerator(cpu=bench.device == "cpu"))
     try:
         run.enter(REINFORCE)

@@ -253,13 +253,17 @@ def check_shapes(expected: torch.Size, **tensors: Tensor) -> None:
             raise ValueError(f"{name} is {_describe(tensor)}; expected the shape {tuple(expected)}")
 
 
+class NotFinite(ValueError):
+    """Training has diverged; the message says where, and what to do."""
+
+
 def check_finite(**tensors: Tensor) -> None:
-    """Raise ValueError, with how many and where, when a number is NaN or infinite."""
+    """Raise `NotFinite`, with how many and where, when a number is NaN or infinite."""
     for name, tensor in tensors.items():
         bad = ~torch.isfinite(tensor)
         if bool(bad.any()):
             first = bad.nonzero()[0].tolist()
-            raise ValueError(
+            raise NotFinite(
                 f"{name}: {int(bad.sum())} of {tensor.numel()} numbers are not finite, the first at {first} "
                 f"({float(tensor[tuple(first)])}); expected finite numbers: lower the learning rate, or go on from an "
                 "earlier checkpoint"

@@ -1,6 +1,6 @@
 """`smallplan train`: the whole method, from a base model and a teacher's answers to a policy.
 
-    smallplan collect --output build/samples.jsonl --limit 500
+    smallplan collect --output build/samples.jsonl --episodes 20 --limit 500
     smallplan train --base Qwen/Qwen2.5-3B-Instruct --samples build/samples.jsonl --strategy rl-sft
 
 Stage 1 is supervised on stored answers, stage 2 reinforces and distils in the simulator. All settings are in
@@ -17,7 +17,11 @@ from typing import Any
 
 from smallplan_planner.resources import resource
 from smallplan_training.errors import UserError
+from smallplan_training.figures import check_writable
 from smallplan_training.train_strategies import STRATEGIES, WHY_NOT_RL_ALONE
+
+FILE_TYPES = ("Q8_0", "Q4_K_M")
+"""Those of `export.py`, which needs llama.cpp."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="of everything that is drawn")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="any other setting")
     parser.add_argument("--export", type=Path, metavar="FILE.gguf", help="export the merged model as GGUF at the end")
-    parser.add_argument("--file-type", default="Q8_0", help="of the exported file: Q8_0, Q4_K_M (default: %(default)s)")
+    parser.add_argument(
+        "--file-type", choices=FILE_TYPES, default=FILE_TYPES[0], help="of the exported file (default: %(default)s)"
+    )
     parser.add_argument("--cpu", action="store_true", help="don't use a GPU")
     parser.add_argument(
         "--discouraged-rl-alone", action="store_true", help=f"allow --strategy rl, although {WHY_NOT_RL_ALONE}"
@@ -41,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The command; returns its exit code."""
     from smallplan_training.train_config import TrainConfig, read_config
+    from smallplan_training.train_data import check_data
 
     path = args.config or resource("config", "training.yaml")
     config = read_config(TrainConfig, path, _options(args), args.set)
@@ -48,13 +55,23 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             f"strategy rl: {WHY_NOT_RL_ALONE}. Use rl-sft, or give --discouraged-rl-alone to run it all the same"
         )
+    if not (args.folder / "checkpoint").exists():
+        check_data(config)
     from accelerate import Accelerator
 
-    from smallplan_training.train_stages import train
+    from smallplan_training.base_model import hide_progress
+    from smallplan_training.train_stages import train, where_it_stands
     from smallplan_training.train_state import Run
 
-    training = Run(config, args.folder, Accelerator(cpu=args.cpu))
+    accelerator = Accelerator(cpu=args.cpu)
+    if accelerator.is_main_process:
+        check_writable(args.export)
+    hide_progress()
+    training = Run(config, args.folder, accelerator)
     try:
+        found = where_it_stands(training)
+        if found and training.is_main:
+            print(found, flush=True)
         train(training)
     finally:
         training.log.close()

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import yaml
 
 from smallplan_training.errors import UserError
+from smallplan_training.model_recipes import QUANTISATIONS
 from smallplan_training.ppo import PpoConfig
 from smallplan_training.rewards import RewardConfig
 from smallplan_training.train_strategies import STRATEGIES
@@ -111,6 +112,9 @@ class RolloutConfig:
     cache: bool = True  # of keys and values while generating; without is only good for comparing
     temperature: float = 1.0
     max_tokens: int = 160  # of an answer
+    workers: int = 1  # processes that search, each with a copy of the model; 1: this one alone
+    ray: str = ""  # the Ray cluster that they run on: local, auto, ray://HOST:10001; '': processes of this machine
+    gpus: float = 0.0  # share of a GPU that a worker on a Ray cluster gets
 
     def __post_init__(self) -> None:
         _expect(self.iterations >= 1, f"iterations is {self.iterations}; expected at least 1")
@@ -120,6 +124,9 @@ class RolloutConfig:
         _expect(self.in_flight >= 1, f"in_flight is {self.in_flight}; expected at least 1")
         _expect(self.temperature > 0, f"temperature is {self.temperature}; expected more than 0: PPO needs exploration")
         _expect(self.max_tokens >= 1, f"max_tokens is {self.max_tokens}; expected at least 1")
+        _expect(self.workers >= 1, f"workers is {self.workers}; expected at least 1")
+        _expect(self.gpus >= 0, f"gpus is {self.gpus}; expected at least 0")
+        _expect(not self.gpus or bool(self.ray), f"gpus is {self.gpus} without ray; set ray, or gpus to 0")
 
 
 @dataclass(frozen=True)
@@ -145,10 +152,17 @@ class TeacherConfig:
     name: str = "expert"  # expert | openai | gguf
     model: str = ""  # openai: its name; gguf: the file
     base_url: str = ""  # openai; '' means OPENAI_BASE_URL, or OpenAI's own
+    cache: str = "build/teacher"  # openai: folder of answers, so that none is paid for twice; '': none
+    prompt_price: float = 0.0  # openai: per million tokens, for the count of costs
+    completion_price: float = 0.0
 
     def __post_init__(self) -> None:
         names = ("expert", "openai", "gguf")
         _expect(self.name in names, f"name is {self.name!r}; expected one of {', '.join(names)}")
+        _expect(
+            self.name != "openai" or bool(self.model),
+            "the teacher openai needs a model's name; set teacher.model to what its endpoint calls it",
+        )
 
 
 @dataclass(frozen=True)
@@ -173,6 +187,7 @@ class TrainConfig:
 
     base: str = ""  # a Hugging Face folder or name
     recipe: str = ""  # of config/models, or a file; '': the one that fits the base
+    quantisation: str = "auto"  # of the base: nf4, none; auto: the recipe's on a GPU, none on a CPU
     strategy: str = "rl-sft"  # one of STRATEGIES
     seed: int = 0
     bf16: bool = True  # autocast to it, where the processor is faster for it
@@ -193,6 +208,8 @@ class TrainConfig:
         known = ", ".join(STRATEGIES)
         _expect(bool(self.base), "base is empty; expected a Hugging Face folder or name")
         _expect(self.strategy in STRATEGIES, f"strategy is {self.strategy!r}; expected one of {known}")
+        held = ("auto", *QUANTISATIONS)
+        _expect(self.quantisation in held, f"quantisation is {self.quantisation!r}; expected one of {', '.join(held)}")
         _expect(self.checkpoint_minutes >= 0, f"checkpoint_minutes is {self.checkpoint_minutes}; expected at least 0")
         _expect(self.max_tokens >= 0, f"max_tokens is {self.max_tokens}; expected at least 0 (0: the recipe's)")
         _expect(

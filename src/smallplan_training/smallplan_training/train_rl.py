@@ -18,21 +18,25 @@ from smallplan_training.errors import UserError
 from smallplan_training.probe import score_suites
 from smallplan_training.rewards import mean_components
 from smallplan_training.samples import Sample
+from smallplan_training.scenes import resolve_scenes
 from smallplan_training.sft import tokenise
 from smallplan_training.token_batches import SampleSet, concatenate
 from smallplan_training.train_data import draw, replay_samples, taught_samples
 from smallplan_training.train_ppo import reinforce
-from smallplan_training.train_rollouts import Rollouts, means, outcomes
+from smallplan_training.train_rollouts import Rollouts, means, outcomes, summed
 from smallplan_training.train_state import Run
 from smallplan_training.train_supervised import distill
 from smallplan_training.train_tasks import Task, TaskSource, scene_tasks
+from smallplan_training.worker_rollouts import make_rollouts
 
 
 def improve(run: Run) -> None:
     """Stage 2, from where the run stands to its end."""
     config, progress = run.config, run.progress
     source = TaskSource(config.tasks, config.seed)
-    rollouts = Rollouts(run)
+    if config.validation.every:
+        resolve_scenes(config.validation.scenes)  # what is not there is said now
+    rollouts = make_rollouts(config, run.lm)
     replay = replay_samples(config.distill.replay, run.lm.chat, run.max_tokens) if config.distills else None
     bar = tqdm(desc="stage 2", unit="iteration", initial=progress.step, total=config.rollouts.iterations,
                disable=not run.is_main, dynamic_ncols=True)  # fmt: skip
@@ -44,6 +48,7 @@ def improve(run: Run) -> None:
             rolled_out = time.monotonic()
             figures = {"reward_" + name: value for name, value in _mean_rewards(trajectories).items()}
             figures |= means(gather_object(outcomes(trajectories)))
+            figures |= summed(gather_object([rollouts.take_usage()]))
             figures |= reinforce(run, trajectories, run.seed(number, 1), done)
             reinforced = time.monotonic()
             if config.distills:
@@ -69,6 +74,7 @@ def improve(run: Run) -> None:
             run.save_when_due()
     finally:
         bar.close()
+        rollouts.close()
 
 
 def _search(run: Run, rollouts: Rollouts, tasks: Sequence[Task]) -> list[Trajectory]:

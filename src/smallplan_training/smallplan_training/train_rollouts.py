@@ -1,4 +1,7 @@
-"""Stage 2's searches: the model's own, in batches, with the teacher's usable answers beside, and what came of them."""
+"""Stage 2's searches: the model's own, in batches, with the teacher's usable answers beside, and what came of them.
+
+They run here, or in `rollouts.workers` processes, see `worker_rollouts.py`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import numpy as np
 from smallplan_planner.prompt import Message
 from smallplan_planner.search import SearchConfig, Situation
 from smallplan_training import metrics
+from smallplan_training.base_model import LanguageModel
 from smallplan_training.batch_generation import BatchGenerator
 from smallplan_training.batch_rollout import NO_LIMIT, BatchRollouts, Search, Trajectory, reward_of, training_env
 from smallplan_training.errors import UserError
@@ -20,10 +24,9 @@ from smallplan_training.policy_factory import check_model
 from smallplan_training.rewards import RewardConfig
 from smallplan_training.scenes import default_model
 from smallplan_training.simulators.house.env import HouseSearchEnv
-from smallplan_training.teachers.openai import DEFAULT_URL, OpenAIConfig, OpenAITeacher
+from smallplan_training.teachers.openai import DEFAULT_URL, OpenAIConfig, OpenAITeacher, Usage
 from smallplan_training.teachers.teacher import ExpertAdapter, GgufTeacher, Teacher, TeacherAnswer, answer_fault
 from smallplan_training.train_config import TeacherConfig, TrainConfig
-from smallplan_training.train_state import Run
 from smallplan_training.train_strategies import EFFICIENCY_PLUS
 from smallplan_training.train_tasks import Task
 
@@ -31,29 +34,32 @@ _OPENAI_THREADS = 8
 
 
 class Rollouts:
-    """Runs tasks under the model of a run: drawn at its temperature, or greedily."""
+    """Runs tasks under a model: drawn at the configuration's temperature, or greedily."""
 
-    def __init__(self, run: Run) -> None:
-        config = run.config.rollouts
-        self._config = run.config
-        make = partial(BatchGenerator, run.lm.model, run.lm.chat, max_tokens=config.max_tokens, batch=config.batch,
-                       use_cache=config.cache)  # fmt: skip
-        remote = run.config.teacher.name == "openai"
+    def __init__(self, config: TrainConfig, lm: LanguageModel) -> None:
+        self._config, self._lm = config, lm
+        own = config.rollouts
+        make = partial(BatchGenerator, lm.model, lm.chat, max_tokens=own.max_tokens, batch=own.batch,
+                       use_cache=own.cache)  # fmt: skip
+        self._teacher = make_teacher(config.teacher) if config.distills else None
         self._sampling = BatchRollouts(
-            make(temperature=config.temperature),
-            teacher=UsableAnswers(make_teacher(run.config.teacher)) if run.config.distills else None,
-            in_flight=config.in_flight,
-            make_env=partial(training_env, run.config.tasks.failure_rate),
-            teacher_threads=_OPENAI_THREADS if remote else 0,
+            make(temperature=own.temperature),
+            teacher=UsableAnswers(self._teacher) if self._teacher is not None else None,
+            in_flight=own.in_flight,
+            make_env=partial(training_env, config.tasks.failure_rate),
+            teacher_threads=_OPENAI_THREADS if config.teacher.name == "openai" else 0,
         )
         self._likeliest = make(temperature=0.0)
         self._greedy = BatchRollouts(
-            self._likeliest, in_flight=config.in_flight, make_env=partial(HouseSearchEnv, max_steps=NO_LIMIT)
+            self._likeliest, in_flight=own.in_flight, make_env=partial(HouseSearchEnv, max_steps=NO_LIMIT)
         )
 
-    def sample(self, tasks: Sequence[Task], seed: int) -> list[Trajectory]:
-        """Searches that explore, with rewards and the teacher's answers, in the order of the tasks."""
-        trajectories = self._sampling.run(self._searches(tasks), seed)
+    def sample(self, tasks: Sequence[Task], seed: int, first: int = 0) -> list[Trajectory]:
+        """Searches that explore, with rewards and the teacher's answers, in the order of the tasks.
+
+        `first`: the first task's place, where these are a part of a longer list.
+        """
+        trajectories = self._sampling.run(self._searches(tasks), seed, first=first)
         return [
             _rewarded(trajectory, reward_config(self._config, task.mode))
             for trajectory, task in zip(trajectories, tasks, strict=True)
@@ -66,6 +72,21 @@ class Rollouts:
     def answer(self, prompts: Sequence[Sequence[Message]]) -> list[str]:
         """The likeliest answers to some prompts."""
         return [completion.text for completion in self._likeliest.generate(prompts)]
+
+    def take_usage(self) -> dict[str, float]:
+        """What a teacher that counts was asked for since the last call; {} of others."""
+        if not isinstance(self._teacher, OpenAITeacher):
+            return {}
+        used, self._teacher.usage = self._teacher.usage, Usage()
+        return {
+            "teacher_requests": float(used.requests),
+            "teacher_cached": float(used.cached),
+            "teacher_tokens": float(used.prompt_tokens + used.completion_tokens),
+            "teacher_cost": used.cost,
+        }
+
+    def close(self) -> None:
+        """End what is beside this process: nothing."""
 
     def _searches(self, tasks: Sequence[Task]) -> list[Search]:
         limits = partial(SearchConfig, self._config.tasks.max_steps, self._config.tasks.max_retries)
@@ -94,7 +115,16 @@ def make_teacher(config: TeacherConfig) -> Teacher:
         return ExpertAdapter()
     if config.name == "openai":
         url = config.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
-        return OpenAITeacher(OpenAIConfig(model=config.model, base_url=url))
+        cache = Path(config.cache) if config.cache else None
+        return OpenAITeacher(
+            OpenAIConfig(
+                model=config.model,
+                base_url=url,
+                prompt_price=config.prompt_price,
+                completion_price=config.completion_price,
+                cache=cache,
+            )
+        )
     from smallplan_planner.slm import Slm, SlmError
 
     path = check_model(Path(config.model) if config.model else default_model())
@@ -113,6 +143,11 @@ def reward_config(config: TrainConfig, mode: str) -> RewardConfig:
 def outcomes(trajectories: Sequence[Trajectory]) -> list[dict[str, float]]:
     """What each search came to, as figures whose means are worth a look."""
     return [_outcome(trajectory) for trajectory in trajectories]
+
+
+def summed(figures: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The sums of some figures that all have."""
+    return {name: sum(item[name] for item in figures) for name in (figures[0] if figures else {})}
 
 
 def means(figures: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -33,8 +33,20 @@ from smallplan_training.train_optim import Stepper, largest
 logger = logging.getLogger(__name__)
 
 FEW_SHOT, REINFORCE, DONE = "few_shot", "reinforce", "done"
-_MAY_CHANGE = ("checkpoint_minutes", "rollouts.iterations", "rollouts.minutes", "validation.")
-"""Fields in which a run that goes on may differ from how it began."""
+_MAY_CHANGE = (
+    "checkpoint_minutes",
+    "rollouts.iterations",
+    "rollouts.minutes",
+    "validation.",
+    "rollouts.batch",
+    "rollouts.in_flight",
+    "ppo.minibatch_tokens",
+    "distill.batch_tokens",
+    "teacher.cache",
+    "teacher.prompt_price",
+    "teacher.completion_price",
+)
+"""Fields in which a run that goes on may differ from how it began: how long, how much at once, what is watched."""
 
 
 @dataclass
@@ -49,6 +61,18 @@ class Progress:
     samples: int = 0  # trained on in this stage, by this process
 
 
+def base_options(config: TrainConfig, device: str) -> BaseOptions:
+    """How a run's base is held."""
+    return BaseOptions(
+        config.base,
+        recipe=config.recipe,
+        device=device,
+        quantisation=config.quantisation,
+        seed=config.seed,
+        lora={name: value for name, value in asdict(config.lora).items() if value is not None},
+    )
+
+
 class Run:
     """One run in its folder; resumes where the folder's checkpoint stands. Raises `UserError`."""
 
@@ -59,14 +83,7 @@ class Run:
             accelerator.num_processes,
             accelerator.is_main_process,
         )
-        options = BaseOptions(
-            config.base,
-            recipe=config.recipe,
-            device=str(accelerator.device),
-            seed=config.seed,
-            lora={name: value for name, value in asdict(config.lora).items() if value is not None},
-        )
-        self.lm: LanguageModel = load_language_model(options)
+        self.lm: LanguageModel = load_language_model(base_options(config, str(accelerator.device)))
         self.device = self.lm.device
         self.max_tokens = config.max_tokens or self.lm.recipe.max_tokens
         adapters = [parameter for parameter in self.lm.model.parameters() if parameter.requires_grad]
@@ -77,6 +94,7 @@ class Run:
             "distill": Stepper(adapters, config.distill.steps, accelerator),
         }
         self.progress = Progress()
+        self.resumed = False  # it goes on where a checkpoint stood
         _seed_everything(config.seed + self.rank)
         log_bytes = self._resume()
         accelerator.wait_for_everyone()
@@ -157,6 +175,7 @@ class Run:
             stepper.restore(state["steppers"][name])
         self.progress = Progress(**state["progress"])
         _set_random_state(state["random"][self.rank], self.device)
+        self.resumed = True
         logger.info("%s: goes on in stage %s after step %d", self.folder, self.progress.stage, self.progress.step)
         return int(state["log_bytes"])
 

@@ -25,6 +25,7 @@ def few_shot(run: Run) -> None:
     stream = _stream(run, data, config.batch_tokens, run.config.seed)
     stream.restore({"epoch": progress.epoch, "next": progress.batches, "samples": len(data)})
     bar = tqdm(desc="stage 1", unit="step", initial=progress.step, disable=not run.is_main, dynamic_ncols=True)
+    bar.total = _steps(run, stream)
     try:
         while progress.epoch < config.epochs:
             begin = time.monotonic()
@@ -38,6 +39,7 @@ def few_shot(run: Run) -> None:
             else:
                 progress.batches = stream.state["next"]
             progress.step += 1
+            bar.total = _steps(run, stream)
             progress.samples += sum(batch.samples for batch in batches)
             run.add_time(begin)
             seconds = max(1e-9, time.monotonic() - begin)
@@ -90,6 +92,14 @@ def supervise(run: Run, batches: Sequence[Batch], stepper: Stepper, progress: fl
         "grad_norm": norm,
         "lr": rate,
     }
+
+
+def _steps(run: Run, stream: BatchStream) -> int:
+    """Of the whole stage, as far as it can be told: epochs differ by a few batches."""
+    config, progress = run.config.few_shot, run.progress
+    of_epoch = -(-len(stream) // config.steps.accumulate)
+    left = -(-(len(stream) - stream.state["next"]) // config.steps.accumulate)
+    return progress.step + left + max(0, config.epochs - progress.epoch - 1) * of_epoch
 
 
 def _stream(run: Run, data: SampleSet, batch_tokens: int, seed: int) -> BatchStream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,9 +22,10 @@ import yaml  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
-from smallplan_training import checkpoint, cli  # noqa: E402
+from smallplan_training import checkpoint, cli, ppo, train_rl  # noqa: E402
 from smallplan_training.samples import Sample, SampleFile  # noqa: E402
 from smallplan_training.teachers.teacher import ExpertAdapter  # noqa: E402
+from smallplan_training.train import FILE_TYPES  # noqa: E402
 from unit.training.tiny_models import ANSWER, OTHER_ANSWER, OTHER_PROMPT, PROMPT, save_tiny  # noqa: E402
 
 FAMILIES = ("qwen2.5", "llama-3.2", "phi-4-mini")
@@ -158,12 +160,16 @@ def test_met_situations_are_varied_and_earlier_samples_replayed(config: Path, sa
     assert rich == plain * 3 * 2
 
 
-def test_validation_is_logged_and_changes_nothing(config: Path, tmp_path: Path) -> None:
+def test_validation_is_logged_and_changes_nothing(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_rl, "score_suites", lambda answer, pairs: {"copy": 25.0 * pairs})
     assert train(config, tmp_path / "without") == 0
-    assert train(config, tmp_path / "with", "--set", "validation.every=1") == 0
+    assert train(config, tmp_path / "with", "--set", "validation.every=1", "--set", "validation.pairs=2") == 0
     (line,) = log(tmp_path / "with", "validation")
     assert line["episodes"] == 1
     assert 0 <= line["success"] <= 1
+    assert line["probe_copy"] == 0.5  # a share, as success is
     assert_same(weights(tmp_path / "without"), weights(tmp_path / "with"))
 
 
@@ -221,11 +227,67 @@ def test_a_full_disk_ends_the_run_and_loses_only_what_was_after_the_last_checkpo
     assert_same(weights(tmp_path / "whole"), weights(folder))
 
 
-def test_a_finished_run_is_not_trained_again(config: Path, tmp_path: Path) -> None:
-    assert train(config, tmp_path / "run") == 0
-    before = (tmp_path / "run" / "log.jsonl").read_bytes()
-    assert train(config, tmp_path / "run") == 0
-    assert (tmp_path / "run" / "log.jsonl").read_bytes() == before
+def test_a_finished_run_is_not_trained_again_and_says_so(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert train(config, folder) == 0
+    before, merged = (folder / "log.jsonl").read_bytes(), folder / "merged"
+    assert "this run has ended" not in capsys.readouterr().out
+    (merged / "mark").touch()
+    assert train(config, folder, "--iterations", "9") == 0
+    told = capsys.readouterr().out
+    assert f"{folder}: this run has ended, stage 2 after iteration 1, and is not trained on" in told
+    assert f"--base {merged} " in told
+    assert (folder / "log.jsonl").read_bytes() == before
+    assert (merged / "mark").exists()  # it is not written again
+    shutil.rmtree(merged)
+    assert train(config, folder) == 0
+    assert (merged / "model.safetensors").is_file()
+
+
+def test_what_is_missing_is_said_before_a_model_is_loaded(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(_: object) -> None:
+        pytest.fail("a model is loaded")
+
+    monkeypatch.setattr("smallplan_training.train_state.load_language_model", load)
+    for setting, named in (
+        ("tasks.scenes=[moon]", "no scene 'moon'"),
+        ("validation={every: 1, scenes: [mars]}", "no scene 'mars'"),
+        ("distill.replay=[gone.jsonl]", "gone.jsonl to replay"),
+        ("few_shot.samples=[gone.jsonl]", "can't read gone.jsonl"),
+    ):
+        assert train(config, tmp_path / "run", "--set", setting) == cli.USER_ERROR
+        assert named in capsys.readouterr().err
+    assert train(config, tmp_path / "run", "--export", str(config / "model.gguf")) == cli.USER_ERROR
+    assert f"can't write {config / 'model.gguf'}" in capsys.readouterr().err
+
+
+def test_weights_that_diverge_and_a_full_memory_are_told_with_the_remedy(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(error: Exception) -> str:
+        def reinforce(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(train_rl, "reinforce", reinforce)
+        assert train(config, tmp_path / "run") == cli.USER_ERROR
+        return capsys.readouterr().err
+
+    assert "stage 2: values: 1 of 2 numbers" in fail(ppo.NotFinite("values: 1 of 2 numbers are not finite"))
+    told = fail(torch.OutOfMemoryError("CUDA out of memory"))
+    for setting in ("rollouts.batch (32)", "ppo.minibatch_tokens (4096)", "distill.batch_tokens (4096)"):
+        assert setting in told
+    monkeypatch.undo()
+    assert train(config, tmp_path / "run", "--set", "ppo.minibatch_tokens=1024") == 0  # the remedy is allowed
+    assert "goes on in stage 2 after iteration 0" in capsys.readouterr().out
+
+
+def test_the_exports_types_are_those_that_export_knows() -> None:
+    export = pytest.importorskip("smallplan_training.export")
+    assert set(export.FILE_TYPES) == set(FILE_TYPES)
 
 
 def test_bad_input_is_named(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
