@@ -10,13 +10,13 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from fixtures.endpoint import running_endpoint  # noqa: E402
-from smallplan_training.base_model import load_language_model  # noqa: E402
-from smallplan_training.train_config import TrainConfig, build  # noqa: E402
-from smallplan_training.train_rollouts import Rollouts, means, summed  # noqa: E402
-from smallplan_training.train_state import base_options  # noqa: E402
-from smallplan_training.train_tasks import TaskSource  # noqa: E402
-from unit.training.tiny_models import save_tiny  # noqa: E402
+from fixtures.endpoint import running_endpoint
+from smallplan_training.base_model import load_language_model
+from smallplan_training.train_config import TrainConfig, build
+from smallplan_training.train_rollouts import Rollouts, means, summed
+from smallplan_training.train_state import base_options
+from smallplan_training.train_tasks import TaskSource
+from unit.training.tiny_models import save_tiny
 
 
 def test_an_endpoints_answers_are_counted_and_none_is_paid_for_twice(
