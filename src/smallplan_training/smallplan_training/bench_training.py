@@ -35,6 +35,7 @@ SERIAL: Mapping[str, Any] = {
     "rollouts.batch": 1,
     "rollouts.in_flight": 1,
     "rollouts.cache": False,
+    "rollouts.workers": 1,
     "ppo.minibatch_tokens": 1,  # a batch holds at least one sample
     "distill.batch_tokens": 1,
 }
@@ -61,6 +62,7 @@ class TrainingBench:
     config: Path
     batched: tuple[int, int] = (3, 32)  # iterations, searches in each
     serial: tuple[int, int] = (4, 1)
+    workers: int = 1  # processes that search, batched
     device: str = "auto"  # auto: the GPU if there is one; cpu
     seed: int = 0
 
@@ -89,7 +91,7 @@ def run_training_bench(bench: TrainingBench, folder: Path) -> dict[str, Any]:
         "settings": {
             "base": bench.base.name,
             "device": _device_name(bench.device),
-            "batched": {"iterations": bench.batched[0], "searches": bench.batched[1]},
+            "batched": {"iterations": bench.batched[0], "searches": bench.batched[1], "workers": bench.workers},
             "serial": {"iterations": bench.serial[0], "searches": bench.serial[1], **SERIAL},
             "seed": bench.seed,
         },
@@ -116,6 +118,8 @@ def _measure(
         "rollouts.episodes": searches,
         "rollouts.in_flight": searches,
         "rollouts.batch": searches,
+        "rollouts.workers": bench.workers,
+        "rollouts.ray": "",
         **settings,
     }
     hide_progress()
@@ -202,6 +206,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--serial-searches", type=int, metavar="N", help=f"that count, serial (default: {TrainingBench.serial[0]})"
     )
+    group.add_argument("--workers", type=int, default=1, help="processes that search (default: %(default)s)")
     group.add_argument("--cpu", action="store_true", help="don't use a GPU")
 
 
