@@ -3,8 +3,9 @@
     tokenizer ─► pretraining, phase by phase: situations ─► samples ─► weights
               ─► stage 1 (few-shot SFT) ─► stage 2 (RL-SFT) ─► GGUF ─► scores on val ─► models/
 
-Pretraining on teacher text stands in place of a downloaded base: a phase trains on imagined situations, and on those
-that the disturbed expert meets in generated houses. The stages are those of `smallplan train`. Everything is in
+Pretraining on teacher text stands in place of a downloaded base: a phase trains on imagined situations, on those that
+the disturbed expert meets in generated houses, or on those that the model of the phase before meets (DAgger: its own
+states, labelled by the expert). The stages are those of `smallplan train`. Everything is in
 `config/nano.yaml`. What is finished is found again, so a recipe that was interrupted goes on where it stood.
 """
 
@@ -29,7 +30,8 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from smallplan_planner.priors import load_priors
+from smallplan_planner.policies import Policy
+from smallplan_planner.priors import Priors, load_priors
 from smallplan_planner.resources import DEFAULT_MODEL, resource
 from smallplan_planner.search import SearchConfig
 from smallplan_planner.synonyms import words_for
@@ -52,7 +54,7 @@ from smallplan_training.nano.situations import (
 )
 from smallplan_training.nano.tokenizer import NanoTokenizer, render_chat, train_tokenizer
 from smallplan_training.nano.train import TrainConfig, Trainer
-from smallplan_training.policy_factory import PolicyOptions
+from smallplan_training.policy_factory import PolicyOptions, make_policy
 from smallplan_training.scenes import resolve_scenes
 from smallplan_training.teachers.expert import ExpertPolicy
 from smallplan_training.teachers.room_samples import room_samples
@@ -67,7 +69,8 @@ logger = logging.getLogger(__name__)
 PARITY_PROMPTS = 10  # on which llama.cpp and transformers are compared
 STAGED = ("sft", "rl-sft")  # strategies that the pretrained weights are trained on with; the last one is released
 SHARD = 2000  # imagined samples made at a time
-SAVER_EVERY = 3  # of the shards of situations, one is met in mode saver
+FREE_EVERY = 3  # of the model's shards, one is met without the grammar
+SAVER_EVERY = 4  # of the shards of situations, one is met in mode saver
 HOUSES_PER_SHARD = 5
 KNOWN_WORD_WEIGHT = 50  # of a synonym in the tokenizer's text
 MADE_UP_WORDS = 20000  # that the tokenizer learns to split
@@ -83,6 +86,7 @@ class PhaseConfig:
     small: bool = False  # imagined situations are small ones, with short prompts
     rooms: int = 0  # samples of the question which room it is
     expert_episodes: int = 0  # of the disturbed expert in generated houses
+    model_episodes: int = 0  # of the model of the phase before, without its grammar in one shard of three
     disturbance: float = 0.2  # share of the actions that are random
     variations: int = 6  # further samples of each simulated situation
     max_tokens: int = 640  # samples that are longer are left out
@@ -111,6 +115,8 @@ class RecipeConfig:
         for index, phase in enumerate(self.phases):
             if not set(phase.use) <= set(names[:index]):
                 raise UserError(f"phase {phase.name!r} uses {list(phase.use)}; expected some of {names[:index]}")
+            if phase.model_episodes and not index:
+                raise UserError(f"phase {phase.name!r}: the first phase has no model to meet situations with")
 
 
 def load_recipe(path: Path) -> RecipeConfig:
@@ -211,8 +217,14 @@ class Recipe:
             "imagined": math.ceil(phase.imagined / SHARD),
             "rooms": math.ceil(phase.rooms / SHARD),
             "expert": houses,
+            "model": math.ceil(phase.model_episodes / EPISODES_PER_HOUSE / HOUSES_PER_SHARD),
         }
-        tasks = [_Shard(phase, kind, n, self.folder, seed) for kind in counts for n in range(counts[kind])]
+        model = None
+        if phase.model_episodes:
+            before = self.folder / self.config.phases[index - 1].name
+            self.export(before, before / "checkpoint")
+            model = before / DEFAULT_MODEL
+        tasks = [_Shard(phase, kind, n, self.folder, seed, model) for kind in counts for n in range(counts[kind])]
         tasks = [task for task in tasks if not task.path.is_file()]
         if not tasks:
             return
@@ -315,10 +327,11 @@ class _Shard:
     """A part of a phase's samples, made by one process."""
 
     phase: PhaseConfig
-    kind: str  # "imagined" | "rooms" | "expert"
+    kind: str  # "imagined" | "rooms" | "expert" | "model"
     number: int
     folder: Path
     seed: int
+    model: Path | None  # that meets situations, for kind "model"
 
     @property
     def path(self) -> Path:
@@ -327,6 +340,14 @@ class _Shard:
     @property
     def views(self) -> Path:
         return self.folder / self.phase.name / "situations" / f"{self.kind}-{self.number:05d}.jsonl.gz"
+
+
+def _explorer(task: _Shard, priors: Priors) -> Policy:
+    """Who meets the situations of a shard."""
+    if task.model is None:
+        return ExpertPolicy(priors)
+    grammar = task.number % FREE_EVERY > 0
+    return make_policy("slm", PolicyOptions(model=task.model, threads=1, grammar=grammar))
 
 
 def _make_shard(task: _Shard) -> None:
@@ -343,7 +364,7 @@ def _make_shard(task: _Shard) -> None:
         return
     if not task.views.is_file():
         houses = range(seed * HOUSES_PER_SHARD, (seed + 1) * HOUSES_PER_SHARD)
-        disturbed = DisturbedPolicy(ExpertPolicy(priors), task.phase.disturbance, seed)
+        disturbed = DisturbedPolicy(_explorer(task, priors), task.phase.disturbance, seed)
         mode = "saver" if task.number % SAVER_EVERY == 0 else "normal"
         write_views(meet_situations(disturbed, houses, SearchConfig(mode=mode)), task.views)
     varied = varied_samples(read_views(task.views), task.phase.variations, priors, seed)
