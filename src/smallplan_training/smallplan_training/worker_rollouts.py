@@ -2,7 +2,7 @@
 
 Each worker holds the base and a copy of the adapters, which travel with every call. It searches a part of the tasks;
 what is drawn depends on the seed and a task's place in the whole list, so the parts join to what one process would
-have done (rounding apart, which a batch's shape may change in the last digit).
+have done, rounding apart: a batch's shape may change the last digit, and in bfloat16 that can change a draw.
 """
 
 from __future__ import annotations

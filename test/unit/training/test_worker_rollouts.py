@@ -12,6 +12,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
+import yaml  # noqa: E402
+
+from smallplan_planner.resources import resource  # noqa: E402
 from smallplan_training import worker_rollouts  # noqa: E402
 from smallplan_training.base_model import LanguageModel, load_language_model  # noqa: E402
 from smallplan_training.batch_rollout import Trajectory  # noqa: E402
@@ -27,9 +30,13 @@ from unit.training.tiny_models import save_tiny  # noqa: E402
 @pytest.fixture
 def config(tmp_path: Path, house_file: Path) -> TrainConfig:
     torch.set_num_threads(1)
+    recipe = yaml.safe_load(resource("config", "models/qwen2.5.yaml").read_text(encoding="utf-8"))
+    path = tmp_path / "float32.yaml"  # in bfloat16 a batch's shape may decide between two tokens
+    path.write_text(yaml.safe_dump({**recipe, "cpu_dtype": "float32"}), encoding="utf-8")
     return build(
         TrainConfig,
         {
+            "recipe": str(path),
             "base": str(save_tiny("qwen2.5", tmp_path / "base")),
             "tasks": {"scenes": [str(house_file)], "generated": 0.0, "max_steps": 2, "max_retries": 1},
             "rollouts": {"max_tokens": 4, "workers": 2},
@@ -95,11 +102,14 @@ def test_processes_do_what_one_does(config: TrainConfig, trained: LanguageModel)
 @pytest.mark.slow
 def test_a_ray_cluster_does_what_one_process_does(config: TrainConfig, trained: LanguageModel) -> None:
     pytest.importorskip("ray")
-    data = build(TrainConfig, {"base": config.base, "tasks": config.tasks, "rollouts": {"max_tokens": 4, "workers": 2,
+    data = build(TrainConfig, {"base": config.base, "recipe": config.recipe, "tasks": config.tasks, "rollouts": {"max_tokens": 4, "workers": 2,
                                "ray": "local"}})  # fmt: skip
     check_same(data, trained)
 
 
 def test_one_worker_is_this_process(config: TrainConfig, trained: LanguageModel) -> None:
-    alone = build(TrainConfig, {"base": config.base, "tasks": config.tasks, "rollouts": {"max_tokens": 4}})
+    alone = build(
+        TrainConfig,
+        {"base": config.base, "recipe": config.recipe, "tasks": config.tasks, "rollouts": {"max_tokens": 4}},
+    )
     assert type(make_rollouts(alone, trained)) is Rollouts
