@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,10 @@ def test_processes_do_what_one_does(config: TrainConfig, trained: LanguageModel)
 @pytest.mark.slow
 def test_a_ray_cluster_does_what_one_process_does(config: TrainConfig, trained: LanguageModel) -> None:
     pytest.importorskip("ray")
-    data = build(TrainConfig, {"base": config.base, "recipe": config.recipe, "tasks": config.tasks, "rollouts": {"max_tokens": 4, "workers": 2,
-                               "ray": "local"}})  # fmt: skip
-    check_same(data, trained)
+    clustered = replace(config, rollouts=replace(config.rollouts, ray="local"))
+    check_same(clustered, trained)
 
 
 def test_one_worker_is_this_process(config: TrainConfig, trained: LanguageModel) -> None:
-    alone = build(
-        TrainConfig,
-        {"base": config.base, "recipe": config.recipe, "tasks": config.tasks, "rollouts": {"max_tokens": 4}},
-    )
+    alone = replace(config, rollouts=replace(config.rollouts, workers=1))
     assert type(make_rollouts(alone, trained)) is Rollouts
