@@ -27,7 +27,7 @@ from smallplan_planner.search import SearchConfig, SearchEpisode, Situation
 
 
 def situation(graph: SceneGraph | None = None, target: str = "mug") -> Situation:
-    episode = SearchEpisode(target, SearchConfig(), PRIORS)
+    episode = SearchEpisode(target, SearchConfig(classify_rooms="rule"), PRIORS)
     episode.observe(graph or house())
     return episode.situation()
 
@@ -67,7 +67,7 @@ def test_greedy_is_done_once_the_target_is_listed_or_nothing_is_left() -> None:
 
 
 def test_greedy_is_done_when_all_that_is_left_may_not_be_repeated() -> None:
-    episode = SearchEpisode("mug", SearchConfig(), PRIORS)
+    episode = SearchEpisode("mug", SearchConfig(classify_rooms="rule"), PRIORS)
     episode.observe(replace(house(), objects=(), doors=()))
     for _ in range(2):
         assert episode.choose(GreedyPolicy().decide(episode.situation())) is not None
@@ -91,7 +91,7 @@ def test_random_takes_every_open_action_and_is_repeated_by_its_seed() -> None:
 @given(graph=scene_graphs(), seed=st.integers(0, 5))
 def test_baselines_answer_only_open_actions(graph: SceneGraph, seed: int) -> None:
     for policy in (GreedyPolicy(), RandomPolicy(seed)):
-        episode = SearchEpisode("zebra", SearchConfig(), PRIORS)
+        episode = SearchEpisode("zebra", SearchConfig(classify_rooms="rule"), PRIORS)
         episode.observe(graph)
         if episode.result is None:
             assert episode.choose(policy.decide(episode.situation())) is not None
@@ -170,7 +170,7 @@ def test_what_stops_the_generator_reaches_the_caller() -> None:
 @settings(max_examples=15)
 @given(graph=scene_graphs())
 def test_a_real_model_under_the_grammar_is_never_refused(tiny_slm: Any, graph: SceneGraph) -> None:
-    episode = SearchEpisode("zebra", SearchConfig(), PRIORS)
+    episode = SearchEpisode("zebra", SearchConfig(classify_rooms="rule"), PRIORS)
     episode.observe(graph)
     if episode.result is None:
         answer = SlmPolicy(tiny_slm).decide(episode.situation())

@@ -19,7 +19,7 @@ OPEN_CABINET = "go_to_and_open(kitchen, cabinet)"
 
 
 def search(target: str = "mug", graph: SceneGraph | None = None, **config: int) -> SearchEpisode:
-    episode = SearchEpisode(target, SearchConfig(**config), PRIORS)  # type: ignore[arg-type]
+    episode = SearchEpisode(target, SearchConfig(**{"classify_rooms": "rule", **config}), PRIORS)  # type: ignore[arg-type]
     episode.observe(graph or house())
     return episode
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from smallplan_planner.actions import DONE, ActionKind, format_command
+from smallplan_planner.policies import RuleClassifier
 from smallplan_planner.scene_graph import SceneGraph
 from smallplan_planner.search import Answer, SearchConfig, Situation
 from smallplan_training import plan_view
@@ -22,7 +23,7 @@ from smallplan_training.simulators.house.episodes import draw_episode
 from smallplan_training.simulators.house.house import House
 
 
-class Explorer:
+class Explorer(RuleClassifier):
     """Explores whatever comes first, then opens doors."""
 
     def decide(self, situation: Situation) -> Answer:

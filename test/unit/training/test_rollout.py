@@ -8,7 +8,7 @@ import pytest
 
 from smallplan_planner.actions import ActionKind
 from smallplan_planner.generation import SlmError
-from smallplan_planner.policies import GreedyPolicy
+from smallplan_planner.policies import GreedyPolicy, RuleClassifier
 from smallplan_planner.scene_graph import SceneGraph
 from smallplan_planner.search import Answer, ResultCode, SearchConfig, Situation
 from smallplan_training.rollout import DecisionRecord, EpisodeRecord, run_episode
@@ -67,7 +67,7 @@ def test_on_step_sees_each_decision_with_what_it_was_made_on(episode: Episode) -
 
 
 def test_refused_answers_count_as_retrials_and_end_in_stuck(episode: Episode) -> None:
-    class Babbler:
+    class Babbler(RuleClassifier):
         count = 0
 
         def decide(self, situation: Situation) -> Answer:
@@ -82,7 +82,7 @@ def test_refused_answers_count_as_retrials_and_end_in_stuck(episode: Episode) ->
 
 
 def test_a_model_that_does_not_answer_fails_the_episode(episode: Episode) -> None:
-    class Mute:
+    class Mute(RuleClassifier):
         def decide(self, situation: Situation) -> Answer:
             raise SlmError("the prompt is too long")
 
@@ -92,7 +92,7 @@ def test_a_model_that_does_not_answer_fails_the_episode(episode: Episode) -> Non
 
 
 def test_a_bug_in_a_policy_is_not_turned_into_a_score(episode: Episode) -> None:
-    class Broken:
+    class Broken(RuleClassifier):
         def decide(self, situation: Situation) -> Answer:
             raise KeyError("a bug")
 

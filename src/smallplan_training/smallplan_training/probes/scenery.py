@@ -95,9 +95,10 @@ def draw_target(priors: Priors, rng: random.Random, made_up: float = 0.2) -> str
 
 def unseen_word(priors: Priors, rng: random.Random) -> str:
     """A made-up name whose words are in no vocabulary, as names are written."""
+    words = {word for name in (*priors.rooms, *priors.furniture, *priors.objects) for word in name.split()}
     while True:
         name = sanitise(made_up_word(rng))
-        if len(name) > 2 and not is_known(name, priors):
+        if len(name) > 2 and not is_known(name, priors) and words.isdisjoint(name.split()):
             return name
 
 
