@@ -49,9 +49,9 @@ def test_the_demo_finds_its_target_and_draws_it(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.strip().splitlines()
-    assert re.fullmatch(
-        r"found [\w -]+ in [\w -]+ · \d+ actions? · \d+\.\d m \(shortest \d+\.\d m\)", lines[-1]
-    ), lines[-1]
+    assert re.fullmatch(r"found [\w -]+ in [\w -]+ · \d+ actions? · \d+\.\d m \(shortest \d+\.\d m\)", lines[-1]), (
+        lines[-1]
+    )
     commands = [line for line in lines if re.match(r"\s*\d+  \w+\(", line)]
     outcomes = [line for line in lines if "→" in line]
     steps = int(re.search(r"(\d+) action", lines[-1])[1])  # type: ignore[index]

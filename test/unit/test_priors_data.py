@@ -14,12 +14,8 @@ from smallplan_planner.names import normalise
 from smallplan_planner.synonyms import canonical
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
-PRIORS: dict[str, Any] = yaml.safe_load(
-    (CONFIG / "priors.yaml").read_text(encoding="utf-8")
-)
-SYNONYMS: dict[str, Any] = yaml.safe_load(
-    (CONFIG / "synonyms.yaml").read_text(encoding="utf-8")
-)
+PRIORS: dict[str, Any] = yaml.safe_load((CONFIG / "priors.yaml").read_text(encoding="utf-8"))
+SYNONYMS: dict[str, Any] = yaml.safe_load((CONFIG / "synonyms.yaml").read_text(encoding="utf-8"))
 FURNITURE: dict[str, Any] = PRIORS["furniture"]
 OBJECTS: dict[str, Any] = PRIORS["objects"]
 ROOMS: list[str] = PRIORS["rooms"]
@@ -62,18 +58,14 @@ def test_there_is_enough_of_each():
 def test_names_are_distinct_and_written_as_labels_are_compared():
     names = [*ROOMS, *FURNITURE, *OBJECTS]
     assert [name for name, count in Counter(names).items() if count > 1] == []
-    assert [
-        name for name in names if not name.isascii() or normalise(name) != name
-    ] == []
+    assert [name for name in names if not name.isascii() or normalise(name) != name] == []
 
 
 @pytest.mark.parametrize("kind", FURNITURE)
 def test_furniture_is_well_formed(kind: str):
     piece = FURNITURE[kind]
     assert set(piece) == {"size", "openable", "surface", "rooms"}
-    assert len(piece["size"]) == 3 and all(
-        0.1 <= length <= 2.5 for length in piece["size"]
-    )
+    assert len(piece["size"]) == 3 and all(0.1 <= length <= 2.5 for length in piece["size"])
     assert isinstance(piece["openable"], bool) and isinstance(piece["surface"], bool)
     assert piece["rooms"]
     for room, (least, most) in piece["rooms"].items():
@@ -88,9 +80,7 @@ def test_places_of_an_object(name: str):
     assert 3 <= len(places) <= 6
     assert math.isclose(sum(shares), 1.0, abs_tol=1e-6)
     assert shares == sorted(shares, reverse=True) and shares[-1] > 0
-    assert len(
-        {(place["room"], place["furniture"], place["relation"]) for place in places}
-    ) == len(places)
+    assert len({(place["room"], place["furniture"], place["relation"]) for place in places}) == len(places)
     assert 1 <= len({place["room"] for place in places}) <= 4
     for place in places:
         piece = FURNITURE[place["furniture"]]
@@ -106,16 +96,12 @@ def test_an_object_fits_where_it_is_kept(name: str):
     for place in OBJECTS[name]["places"]:
         room_for_it = FURNITURE[place["furniture"]]["size"]
         n = 3 if place["relation"] == "in" else 2  # on top only the footprint counts
-        assert all(a <= b for a, b in zip(sorted(size[:n]), sorted(room_for_it[:n]))), (
-            place
-        )
+        assert all(a <= b for a, b in zip(sorted(size[:n]), sorted(room_for_it[:n]))), place
 
 
 @pytest.mark.parametrize("room", CLOSED_PIECES)
 def test_rooms_have_as_much_closed_furniture_as_homes_have(room: str):
-    counts = [
-        piece["rooms"][room] for piece in pieces_in(room).values() if piece["openable"]
-    ]
+    counts = [piece["rooms"][room] for piece in pieces_in(room).values() if piece["openable"]]
     least, most = CLOSED_PIECES[room]
     assert least <= sum(count[0] for count in counts)
     assert sum(count[1] for count in counts) <= most
@@ -123,21 +109,13 @@ def test_rooms_have_as_much_closed_furniture_as_homes_have(room: str):
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_furniture_leaves_room_to_walk(room: str):
-    floor = sum(
-        sum(p["rooms"][room]) / 2 * p["size"][0] * p["size"][1]
-        for p in pieces_in(room).values()
-    )
+    floor = sum(sum(p["rooms"][room]) / 2 * p["size"][0] * p["size"][1] for p in pieces_in(room).values())
     assert 0 < floor <= 0.35 * TYPICAL_AREA[room]
 
 
 def test_about_half_of_the_small_objects_are_in_something_closed():
     small = [entry for entry in OBJECTS.values() if max(entry["size"]) <= 0.4]
-    closed = sum(
-        place["p"]
-        for entry in small
-        for place in entry["places"]
-        if place["relation"] == "in"
-    )
+    closed = sum(place["p"] for entry in small for place in entry["places"] if place["relation"] == "in")
     assert 0.45 <= closed / len(small) <= 0.6
 
 
@@ -157,9 +135,7 @@ def test_no_word_stands_in_two_places():
 def test_synonyms_are_written_as_labels_are_compared():
     groups = {**SYNONYMS["synonyms"], **SYNONYMS["rooms"]}
     words = [*groups, *(other for others in groups.values() for other in others)]
-    assert [
-        word for word in words if not isinstance(word, str) or normalise(word) != word
-    ] == []
+    assert [word for word in words if not isinstance(word, str) or normalise(word) != word] == []
 
 
 def test_rooms_of_both_files_are_the_same():
@@ -167,9 +143,7 @@ def test_rooms_of_both_files_are_the_same():
 
 
 def test_every_category_stands_for_itself():
-    assert [
-        name for name in [*ROOMS, *FURNITURE, *OBJECTS] if canonical(name) != name
-    ] == []
+    assert [name for name in [*ROOMS, *FURNITURE, *OBJECTS] if canonical(name) != name] == []
 
 
 @pytest.mark.parametrize("label", PROCTHOR_TYPES.split())

@@ -247,8 +247,7 @@ class SearchEpisode:
         self._blocked = {
             target_id: block
             for target_id, block in self._blocked.items()
-            if math.dist(block.position, position) < _MOVED
-            and block.surroundings == _surroundings(graph, target_id)
+            if math.dist(block.position, position) < _MOVED and block.surroundings == _surroundings(graph, target_id)
         }
         if self.result is None and valid_actions(graph, self._rules()) == [Action(ActionKind.DONE)]:
             self._name_things()

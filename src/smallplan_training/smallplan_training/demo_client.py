@@ -96,9 +96,7 @@ class DemoClient:
         self._node.create_subscription(OccupancyGridMsg, "map", self._on_map, latched)
         self._node.create_subscription(SceneGraphMsg, "scene_graph", self._on_graph, latched)
         self._node.create_subscription(String, "sim_node/episode", self._on_episode, latched)
-        self._client = ActionClient(
-            self._node, FindObject, "find_object", feedback_sub_qos_profile=FEEDBACK_QOS
-        )
+        self._client = ActionClient(self._node, FindObject, "find_object", feedback_sub_qos_profile=FEEDBACK_QOS)
         return self
 
     def __exit__(

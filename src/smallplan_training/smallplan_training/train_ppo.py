@@ -123,9 +123,7 @@ def _turn_batch(rollout: _Rollout, batch: Batch, indices: Sequence[int]) -> Turn
         logprobs[row, : len(rollout.logprobs[index])] = rollout.logprobs[index]
         reference[row, : len(rollout.reference[index])] = rollout.reference[index]
     rows = torch.tensor(list(indices))
-    return TurnBatch(
-        logprobs, reference, mask, rollout.values[rows], rollout.advantages[rows], rollout.returns[rows]
-    )
+    return TurnBatch(logprobs, reference, mask, rollout.values[rows], rollout.advantages[rows], rollout.returns[rows])
 
 
 def _mean(stats: Sequence[tuple[int, PpoStats]]) -> Mapping[str, float]:

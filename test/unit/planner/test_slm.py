@@ -269,9 +269,7 @@ def test_a_short_answer_is_one_of_its_choices_and_leaves_the_decisions_cache_alo
     assert again.reused_tokens >= again.prompt_tokens - 64
 
 
-def test_a_short_answer_without_a_grammar_ends_with_its_line(
-    tiny_slm: Slm, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_short_answer_without_a_grammar_ends_with_its_line(tiny_slm: Slm, monkeypatch: pytest.MonkeyPatch) -> None:
     script = iter(tiny_slm._chat.tokenize("kitchen\nand more"))
     monkeypatch.setattr(tiny_slm, "_sample", lambda: next(script))
     assert tiny_slm.generate(chat("Seen: fridge."), FreeLine(20)).text.startswith("kitchen\n")

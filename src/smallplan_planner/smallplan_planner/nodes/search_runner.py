@@ -362,9 +362,7 @@ class SearchRunner:
             self._forget_execution()
             if not self._executor.available():
                 raise _Stopped(ResultCode.EXECUTOR_UNAVAILABLE, "the executor disappeared before it took the action")
-            raise _Stopped(
-                ResultCode.TIMEOUT, f"the executor did not answer a goal within {limits.executor_timeout} s"
-            )
+            raise _Stopped(ResultCode.TIMEOUT, f"the executor did not answer a goal within {limits.executor_timeout} s")
         give_up = time.monotonic() + limits.execution_timeout
         while execution.outcome is None:
             if self._wait(lambda: execution.outcome is not None, min(_POLL, give_up - time.monotonic())):

@@ -148,9 +148,7 @@ class ExpertTeacher:
                 found.append(max(rated, key=lambda candidate: candidate.worth))
         return sorted(found, key=lambda candidate: -candidate.worth)
 
-    def _rate(
-        self, kind: ActionKind, option: Option, view: PromptView, belief: _Belief
-    ) -> tuple[float, float, bool]:
+    def _rate(self, kind: ActionKind, option: Option, view: PromptView, belief: _Belief) -> tuple[float, float, bool]:
         """(probability, cost in metres, whether the target is usually there) of one option."""
         metres = METRES[option.distance] + STEP_COST
         room = self._type_of(option.room)

@@ -36,9 +36,7 @@ GRAPH = SceneGraph(
     frontiers=(Frontier("f1", "r", (2.0, 0.0, 0.0), True, 2.0), Frontier("f2", "s", (5.0, 0.0, 0.0), True, 5.0)),
 )
 WITH_MUG = replace(GRAPH, objects=(*GRAPH.objects, SceneObject("o9", "mug", "r", (1.0, 2.0, 0.5), 2.2)))
-QUICK = Limits(
-    deadline=5.0, graph_timeout=0.1, executor_timeout=0.1, execution_timeout=0.2, cancel_timeout=0.2
-)
+QUICK = Limits(deadline=5.0, graph_timeout=0.1, executor_timeout=0.1, execution_timeout=0.2, cancel_timeout=0.2)
 
 
 @dataclass

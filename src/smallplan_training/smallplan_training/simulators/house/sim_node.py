@@ -56,7 +56,12 @@ class SimNode(Node):  # type: ignore[misc]
             self._declare_parameters()
             self._live = self._make_robot()
         except (
-            HouseError, NoEpisode, ValueError, OSError, InvalidParameterTypeException, InvalidParameterValueException
+            HouseError,
+            NoEpisode,
+            ValueError,
+            OSError,
+            InvalidParameterTypeException,
+            InvalidParameterValueException,
         ) as error:
             raise StartError(str(error)) from error
         latched = QoSProfile(
