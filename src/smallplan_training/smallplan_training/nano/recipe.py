@@ -331,7 +331,7 @@ class _Shard:
     number: int
     folder: Path
     seed: int
-    model: Path | None  # that meets situations, for kind "model"
+    model: Path | None = None  # that meets situations, for kind "model"
 
     @property
     def path(self) -> Path:
