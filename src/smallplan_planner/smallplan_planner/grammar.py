@@ -82,17 +82,6 @@ def build_grammar(options: Iterable[Action], names: NameBook) -> CommandGrammar:
     return CommandGrammar(tuple(format_command(action, names) for action in options))
 
 
-def _sorted_bytes(texts: Iterable[str]) -> list[bytes]:
-    return sorted({text.encode() for text in texts})
-
-
-def _only(texts: Sequence[bytes], prefix: bytes) -> str | None:
-    """The only one of these sorted texts that starts with `prefix`, None when it isn't the only one."""
-    first = bisect_left(texts, prefix)
-    found = [text for text in texts[first : first + 2] if text.startswith(prefix)]
-    return found[0].decode() if len(found) == 1 else None
-
-
 def _alternatives(words: Sequence[str]) -> str:
     """Sorted, distinct words as GBNF, split into groups by their first character."""
     return " | ".join(_sequence(group) for group in _groups(words))

@@ -17,7 +17,7 @@ from smallplan_planner.grammar import FreeLine, build_grammar
 from smallplan_planner.names import UNCERTAIN_ROOM
 from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import render
-from smallplan_planner.response import Response, parse_response
+from smallplan_planner.response import Response, read_response
 from smallplan_planner.room_prompt import parse_room, render_room, room_grammar, room_words
 from smallplan_planner.scene_graph import distance_key
 from smallplan_planner.search import Answer, SearchEpisode, Situation
@@ -131,10 +131,7 @@ class SlmPolicy:
         made = self._slm.generate(render(situation.view), grammar, self._deadline, cancel)
         response, parse_error = Response(made.analysis, made.reasoning, made.command), ""
         if grammar is None:
-            try:
-                response = parse_response(made.text)
-            except ParseError as error:
-                parse_error = str(error)
+            response, parse_error = read_response(made.text)
         return Answer(
             response.command,
             response.analysis,

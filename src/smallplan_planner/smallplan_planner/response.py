@@ -24,6 +24,14 @@ class Response:
         return f"Analysis: {self.analysis}\nReasoning: {self.reasoning}\nCommand: {self.command}"
 
 
+def read_response(text: str) -> tuple[Response, str]:
+    """(the answer's parts, why it can't be parsed): the parts are empty where it can't, the reason where it can."""
+    try:
+        return parse_response(text), ""
+    except ParseError as error:
+        return Response("", "", ""), str(error)
+
+
 def parse_response(text: str) -> Response:
     """Split an answer into its lines; raises `ParseError` that says which line is missing."""
     match = _ANSWER.fullmatch(text)

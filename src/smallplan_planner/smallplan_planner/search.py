@@ -305,11 +305,11 @@ class SearchEpisode:
         """Furniture that bears something, or usually does, and that the robot has not been near."""
         assert self._graph is not None
         bearing = {obj.parent for obj in self._graph.objects if obj.relation == "on"}
+        left_out = self._seen_from_near | rules.blocked
         return [
             obj
             for obj in self._graph.objects
-            if obj.id not in self._seen_from_near | rules.blocked
-            and (obj.id in bearing or self._priors.is_surface(obj.label))
+            if obj.id not in left_out and (obj.id in bearing or self._priors.is_surface(obj.label))
         ]
 
     def choose(self, answer: Answer) -> Action | None:

@@ -15,6 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError
 from transformers import AutoConfig
 
+from smallplan_training.checkpoint import replace_folder
 from smallplan_training.errors import UserError
 
 _WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -72,7 +73,7 @@ def write_folder(folder: Path) -> Iterator[Path]:
 
     Raises `UserError` when writing fails (a full disk); what was in `folder` then stays.
     """
-    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    new = folder.with_name(folder.name + ".new")
     try:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
@@ -82,11 +83,7 @@ def write_folder(folder: Path) -> Iterator[Path]:
         raise UserError(
             f"can't write {folder}: {error}; what was there stays. Make room on that disk and run the command again"
         ) from error
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    replace_folder(folder, new)
 
 
 def copy_tokenizer(base: Path, tokenizer: Any, folder: Path) -> None:

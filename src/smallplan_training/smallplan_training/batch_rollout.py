@@ -20,7 +20,7 @@ from smallplan_planner.generation import SlmError
 from smallplan_planner.names import UNCERTAIN_ROOM
 from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import Message, PromptView, render
-from smallplan_planner.response import Response, parse_response
+from smallplan_planner.response import read_response
 from smallplan_planner.room_prompt import parse_room, render_room, room_words
 from smallplan_planner.search import Answer, RoomQuestion, SearchConfig, Situation
 from smallplan_training.batch_generation import BatchGenerator, Completion
@@ -33,13 +33,11 @@ from smallplan_training.rollout import (
     SearchSteps,
     search_episode,
 )
-from smallplan_training.simulators.house.env import HouseSearchEnv
+from smallplan_training.simulators.house.env import NO_LIMIT, HouseSearchEnv
 from smallplan_training.simulators.search_env import SearchEnv
 from smallplan_training.teachers.teacher import Teacher
 
 logger = logging.getLogger(__name__)
-
-NO_LIMIT = 10**9  # steps of the environment: the search ends by its own rules
 
 
 _ROOM_TOKENS = 16  # of a room's name
@@ -67,10 +65,11 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Search:
-    """A search to run: where, for what, and by which rules."""
+    """A search to run: where, for what, by which rules, and what its decisions are worth."""
 
     episode: EpisodeLike
     config: SearchConfig = field(default_factory=SearchConfig)
+    rewards: RewardConfig = RL_SFT
 
 
 def training_env(failure_rate: float = 0.0) -> HouseSearchEnv:
@@ -84,7 +83,6 @@ class BatchRollouts:
     Args:
         generator: the model; its temperature explores, 0 is greedy.
         teacher: answers the same prompts, for stage 2's SFT; None: nobody does.
-        rewards: the sizes of the reward's components.
         in_flight: searches at once; at least the generator's batch, or it is never full.
         make_env: environments, one for each search under way.
         teacher_threads: that ask the teacher while the model generates, for teachers that answer over a network;
@@ -96,14 +94,13 @@ class BatchRollouts:
         generator: BatchGenerator,
         *,
         teacher: Teacher | None = None,
-        rewards: RewardConfig = RL_SFT,
         in_flight: int = 64,
         make_env: Callable[[], SearchEnv] = training_env,
         teacher_threads: int = 0,
     ) -> None:
         if in_flight < 1 or teacher_threads < 0:
             raise ValueError(f"in_flight {in_flight}, teacher_threads {teacher_threads}; expected >= 1 and >= 0")
-        self._generator, self._teacher, self._rewards = generator, teacher, rewards
+        self._generator, self._teacher = generator, teacher
         self._in_flight, self._make_env, self._teacher_threads = in_flight, make_env, teacher_threads
         self._free: list[SearchEnv] = []
         self._room_types = load_priors().rooms
@@ -191,7 +188,7 @@ class BatchRollouts:
         last = len(record.decisions) - 1
         turns = []
         for index, ((messages, completion, lesson), made) in enumerate(zip(one.asked, record.decisions, strict=True)):
-            reward = reward_of(made, self._rewards, success=record.result.success and index == last)
+            reward = reward_of(made, one.rewards, success=record.result.success and index == last)
             turns.append(Turn(messages, completion, made.view, made, reward, lesson))
         return Trajectory(record, tuple(turns))
 
@@ -200,7 +197,7 @@ class _Running:
     """A search under way: what it waits for, and what was answered."""
 
     def __init__(self, number: int, search: Search, env: SearchEnv) -> None:
-        self.number, self.env = number, env
+        self.number, self.env, self.rewards = number, env, search.rewards
         self.asked: list[tuple[tuple[Message, ...], Completion, str]] = []  # prompt, answer, the teacher's answer
         self.request: Request | None = None
         self.record: EpisodeRecord | None = None  # when it has ended
@@ -220,11 +217,7 @@ class _Running:
 
 def read_answer(completion: Completion) -> Answer:
     """What the model wrote, without a grammar, as an answer; with its `parse_error` where it has not the form."""
-    response, parse_error = Response("", "", ""), ""
-    try:
-        response = parse_response(completion.text)
-    except ParseError as error:
-        parse_error = str(error)
+    response, parse_error = read_response(completion.text)
     return Answer(
         response.command,
         response.analysis,

@@ -40,12 +40,11 @@ from smallplan_training.errors import UserError
 from smallplan_training.figures import add_json_argument, check_writable, write_figures
 from smallplan_training.room_accuracy import add_room_labels_argument
 from smallplan_training.scenes import default_model
-from smallplan_training.simulators.house.env import HouseSearchEnv
+from smallplan_training.simulators.house.env import NO_LIMIT, HouseSearchEnv
 from smallplan_training.simulators.house.episodes import NoEpisode
 
 logger = logging.getLogger(__name__)
 
-NO_LIMIT = 10**9  # steps of the environment: the search ends by its own rules
 MAX_STEPS = 20  # of a search: then the next house, so that houses vary
 
 

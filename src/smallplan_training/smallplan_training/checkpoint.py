@@ -26,8 +26,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getbuffer()
-    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    path = new
+    path = new = folder.with_name(folder.name + ".new")
     try:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
@@ -45,6 +44,12 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
             f"can't write the checkpoint {path} ({len(data) / 2**20:.1f} MiB in all): {error.strerror}; {kept}. "
             "Make room on that disk and run the same command again: it goes on from there"
         ) from error
+    replace_folder(folder, new)
+
+
+def replace_folder(folder: Path, new: Path) -> None:
+    """Put a finished folder in the place of another; a crash at any moment leaves one of the two, whole."""
+    old = folder.with_name(folder.name + ".old")
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)

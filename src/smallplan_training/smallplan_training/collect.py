@@ -29,12 +29,12 @@ from smallplan_planner.prompt import MODES, PROMPT_VERSION, render
 from smallplan_planner.response import parse_response
 from smallplan_planner.search import Answer, ResultCode, SearchConfig, Situation
 from smallplan_training.errors import UserError
-from smallplan_training.evaluate import NO_LIMIT, episode_seed
+from smallplan_training.evaluate import episode_seed
 from smallplan_training.policy_factory import check_model
 from smallplan_training.rollout import DecisionRecord, run_episode
 from smallplan_training.samples import Sample, SampleFile
 from smallplan_training.scenes import default_model, load_house, resolve_scenes
-from smallplan_training.simulators.house.env import HouseSearchEnv
+from smallplan_training.simulators.house.env import NO_LIMIT, HouseSearchEnv
 from smallplan_training.simulators.house.episodes import NoEpisode, draw_episode
 from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.house.raster import HouseRaster, rasterise

@@ -38,12 +38,11 @@ from smallplan_training.rollout import EpisodeRecord, run_episode
 from smallplan_training.room_accuracy import NO_ROOMS, RoomAccuracy, add_room_labels_argument, room_accuracy
 from smallplan_training.scale_out import THIS_MACHINE, map_tasks
 from smallplan_training.scenes import default_model, load_house, resolve_scenes
-from smallplan_training.simulators.house.env import HouseSearchEnv
+from smallplan_training.simulators.house.env import NO_LIMIT, HouseSearchEnv
 from smallplan_training.simulators.house.episodes import Episode, NoEpisode, draw_episode
 from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.house.raster import HouseRaster, rasterise
 
-NO_LIMIT = 10**9  # steps of the environment: the search ends by its own rules
 TABLE_WIDTH = 120  # characters that the tables need
 RECORDED = 1  # episodes of each house
 

@@ -240,13 +240,17 @@ def _print_distances(changes: Sequence[Mapping[str, Any]], console: Console) -> 
     console.print(table)
 
 
+def format_change(percent: float) -> str:
+    """A relative difference in words: `12.3 % less`."""
+    return f"{abs(percent):.1f} % {'less' if round(percent, 1) < 0 else 'more'}"
+
+
 def _distance_cell(change: Mapping[str, Any] | None) -> str:
     if change is None:
         return "nothing to compare"
     low, mean, high = change["percent"]
-    word = "less" if round(mean, 1) < 0 else "more"
     return (
-        f"{abs(mean):.1f} % {word} ({signed(low)} … {signed(high)}), {format_p(change['p'])}\n"
+        f"{format_change(mean)} ({signed(low)} … {signed(high)}), {format_p(change['p'])}\n"
         f"{change['first_m']:.2f} against {change['second_m']:.2f} m, episodes: {change['episodes']}"
     )
 

@@ -27,12 +27,12 @@ from smallplan_planner.prompt import DISTANCE_WORDS, ObjectView, Option, PromptV
 from smallplan_planner.response import Response
 from smallplan_planner.search import Answer, SearchConfig, Situation
 from smallplan_training.errors import UserError
-from smallplan_training.evaluate import NO_LIMIT, episode_seed
+from smallplan_training.evaluate import episode_seed
 from smallplan_training.figures import add_json_argument, check_writable, write_figures
 from smallplan_training.policy_factory import PolicyOptions, make_policy, needs_model
 from smallplan_training.rollout import run_episode
 from smallplan_training.scenes import default_model, load_house, resolve_scenes
-from smallplan_training.simulators.house.env import HouseSearchEnv
+from smallplan_training.simulators.house.env import NO_LIMIT, HouseSearchEnv
 from smallplan_training.simulators.house.episodes import draw_episode
 from smallplan_training.simulators.house.raster import rasterise
 from smallplan_training.teachers.expert import Candidate, ExpertPolicy, ExpertTeacher

@@ -13,6 +13,7 @@ from smallplan_training.charts import Chart, Line, render_chart
 from smallplan_training.evaluation_tables import (
     HEADINGS,
     ROOM_HEADINGS,
+    format_change,
     format_p,
     format_room,
     names_rooms,
@@ -192,9 +193,8 @@ def _distance_cell(change: Mapping[str, Any] | None) -> str:
     if change is None:
         return "<td>nothing to compare</td>"
     low, mean, high = change["percent"]
-    word = "less" if round(mean, 1) < 0 else "more"
     return (
-        f"<td{_marked(change['p'])}><b>{abs(mean):.1f} % {word}</b>"
+        f"<td{_marked(change['p'])}><b>{format_change(mean)}</b>"
         f"<small>{signed(low)} to {signed(high)} %, {_p(change['p'])}</small>"
         f"<small>{change['first_m']:.1f} m, {change['second_m']:.1f} m; episodes: {change['episodes']}</small></td>"
     )

@@ -18,12 +18,12 @@ from smallplan_planner.search import SearchConfig, Situation
 from smallplan_training import metrics
 from smallplan_training.base_model import LanguageModel
 from smallplan_training.batch_generation import BatchGenerator
-from smallplan_training.batch_rollout import NO_LIMIT, BatchRollouts, Search, Trajectory, reward_of, training_env
+from smallplan_training.batch_rollout import BatchRollouts, Search, Trajectory, training_env
 from smallplan_training.errors import UserError
 from smallplan_training.policy_factory import check_model
 from smallplan_training.rewards import RewardConfig
 from smallplan_training.scenes import default_model
-from smallplan_training.simulators.house.env import HouseSearchEnv
+from smallplan_training.simulators.house.env import NO_LIMIT, HouseSearchEnv
 from smallplan_training.teachers.openai import DEFAULT_URL, OpenAIConfig, OpenAITeacher, Usage
 from smallplan_training.teachers.teacher import ExpertAdapter, GgufTeacher, Teacher, TeacherAnswer, answer_fault
 from smallplan_training.train_config import TeacherConfig, TrainConfig
@@ -59,11 +59,11 @@ class Rollouts:
 
         `first`: the first task's place, where these are a part of a longer list.
         """
-        trajectories = self._sampling.run(self._searches(tasks), seed, first=first)
-        return [
-            _rewarded(trajectory, reward_config(self._config, task.mode))
-            for trajectory, task in zip(trajectories, tasks, strict=True)
+        searches = [
+            replace(search, rewards=reward_config(self._config, task.mode))
+            for search, task in zip(self._searches(tasks), tasks, strict=True)
         ]
+        return self._sampling.run(searches, seed, first=first)
 
     def greedy(self, tasks: Sequence[Task]) -> list[Trajectory]:
         """Searches by the likeliest answers."""
@@ -175,13 +175,3 @@ def _outcome(trajectory: Trajectory) -> dict[str, float]:
 
 def _share(flags: Sequence[bool]) -> float:
     return sum(flags) / len(flags) if flags else 0.0
-
-
-def _rewarded(trajectory: Trajectory, config: RewardConfig) -> Trajectory:
-    last = len(trajectory.turns) - 1
-    success = trajectory.record.result.success
-    turns = [
-        replace(turn, reward=reward_of(turn.record, config, success=success and index == last))
-        for index, turn in enumerate(trajectory.turns)
-    ]
-    return replace(trajectory, turns=tuple(turns))

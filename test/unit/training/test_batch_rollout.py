@@ -97,11 +97,11 @@ class Teacher:
 
 
 def rollouts(model: ScriptedModel, **settings: Any) -> BatchRollouts:
-    return BatchRollouts(model, **{"rewards": REWARDS, **settings})  # type: ignore[arg-type]
+    return BatchRollouts(model, **settings)  # type: ignore[arg-type]
 
 
 def searches(episodes: list[Episode], **config: Any) -> list[Search]:
-    return [Search(episode, SearchConfig(**{"max_steps": 8, **config})) for episode in episodes]
+    return [Search(episode, SearchConfig(**{"max_steps": 8, **config}), REWARDS) for episode in episodes]
 
 
 @pytest.fixture(scope="module")

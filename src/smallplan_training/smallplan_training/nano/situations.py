@@ -20,7 +20,7 @@ from smallplan_planner.prompt import PromptView, render
 from smallplan_planner.search import Answer, SearchConfig, Situation
 from smallplan_training.rollout import run_episode
 from smallplan_training.samples import Sample
-from smallplan_training.simulators.house.env import HouseSearchEnv
+from smallplan_training.simulators.house.env import NO_LIMIT, HouseSearchEnv
 from smallplan_training.simulators.house.episodes import NoEpisode, draw_episode
 from smallplan_training.simulators.house.generator import generate_house
 from smallplan_training.simulators.house.raster import rasterise
@@ -49,7 +49,6 @@ _REMOVED = 0.5  # share of these in which it is taken off the list: that it is a
 _MISLED = 0.06  # share of situations whose usual places are those of another thing: they must be read
 _SPARSE = 0.25  # share of imagined situations with few rooms and things
 _REFUSED = 0.15  # share of situations in which answers were refused
-_NO_LIMIT = 10**9  # steps of the environment: the search ends by its own rules
 
 
 class DisturbedPolicy:
@@ -70,7 +69,7 @@ class DisturbedPolicy:
 
 def meet_situations(policy: Policy, seeds: Iterable[int], config: SearchConfig, keep: int = 14) -> list[PromptView]:
     """The situations that a policy meets in generated houses, one house for each seed, at most `keep` an episode."""
-    env = HouseSearchEnv(max_steps=_NO_LIMIT, failure_rate=FAILURE_RATE)
+    env = HouseSearchEnv(max_steps=NO_LIMIT, failure_rate=FAILURE_RATE)
     views: list[PromptView] = []
     for seed in seeds:
         house = generate_house(FIRST_HOUSE_SEED + seed)

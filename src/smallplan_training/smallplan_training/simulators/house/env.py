@@ -30,6 +30,8 @@ from smallplan_training.simulators.search_env import (
 
 SECONDS_PER_STEP = 0.2
 """s of simulated time for one low-level step: 0.5 m/s."""
+NO_LIMIT = 10**9
+"""High-level steps, for whoever lets the search end by its own rules."""
 KEPT_HOUSES = 16
 DEFAULT_RULES = ActionRules()
 
