@@ -35,6 +35,7 @@ from transformers.utils import logging as transformers_logging
 from smallplan_training.base_files import copy_tokenizer, find_base, read_config, write_folder
 from smallplan_training.chat import Chat
 from smallplan_training.errors import UserError
+from smallplan_training.model_attention import use_fast_attention
 from smallplan_training.model_recipes import DTYPES, QUANTISATIONS, LoraRecipe, ModelRecipe, find_recipe, load_recipe
 from smallplan_training.token_batches import Batch
 
@@ -248,6 +249,7 @@ def load_language_model(options: BaseOptions) -> LanguageModel:
             f"{folder}: the tokenizer has {chat.vocab_size} tokens and the model embeddings for {rows}; "
             "use the tokenizer that belongs to the model"
         )
+    use_fast_attention(model)
     model.requires_grad_(False)
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

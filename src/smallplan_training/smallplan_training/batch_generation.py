@@ -25,7 +25,6 @@ from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLa
 from smallplan_planner.prompt import Message
 from smallplan_training.chat import Chat
 from smallplan_training.errors import UserError
-from smallplan_training.grouped_attention import grouped_attention
 from smallplan_training.merged_adapters import merged_adapters
 
 _DROP = 0.25  # share of a batch's rows that must have ended before they are dropped, which copies the cache
@@ -126,7 +125,7 @@ class BatchGenerator:
         if not self.use_cache:
             yield
             return
-        with grouped_attention(self._config), merged_adapters(self.model):
+        with merged_adapters(self.model):
             yield
 
     def new_cache(self, capacity: int) -> Cache:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_BLOCK = 64  # query positions that a CPU attends from at a time
+from smallplan_training.block_attention import causal_attention, masked_attention
 
 
 @dataclass(frozen=True)
@@ -209,31 +209,10 @@ def _heads(x: Tensor, heads: int) -> Tensor:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """q (B, H, Q, C) over k, v (B, K, T, C); mask (B, 1, Q, T) is True where a key counts, None: causal."""
-    if q.device.type != "cpu":
-        grouped = q.shape[1] != k.shape[1]
-        return functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=grouped)
-    if mask is not None:
-        return _attend_block(q, k, v, ~mask)
-    length = q.shape[2]
-    above = torch.ones(_BLOCK, _BLOCK, dtype=torch.bool).triu(1)
-    blocks = []
-    for begin in range(0, length, _BLOCK):
-        end = min(begin + _BLOCK, length)
-        hidden = functional.pad(above[: end - begin, : end - begin], (begin, 0))
-        blocks.append(_attend_block(q[:, :, begin:end], k[:, :, :end], v[:, :, :end], hidden))
-    return torch.cat(blocks, dim=2)
-
-
-def _attend_block(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
-    """q (B, H, Q, C) over k, v (B, K, T, C); hidden (Q, T) or (B, 1, Q, T) is True where a key does not count."""
-    batch, heads, queries, width = q.shape
-    kv_heads, keys = k.shape[1:3]
-    groups = heads // kv_heads
-    flat = (q * width**-0.5).reshape(batch * kv_heads, groups * queries, width)
-    scores = torch.bmm(flat, k.reshape(batch * kv_heads, keys, width).transpose(1, 2))
-    scores = scores.view(batch, heads, queries, keys).masked_fill(hidden, -torch.inf)
-    weights = scores.softmax(-1).view(batch * kv_heads, groups * queries, keys)
-    return torch.bmm(weights, v.reshape(batch * kv_heads, keys, width)).view(batch, heads, queries, width)
+    if q.device.type == "cpu":
+        return causal_attention(q, k, v) if mask is None else masked_attention(q, k, v, ~mask)
+    grouped = q.shape[1] != k.shape[1]
+    return functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=grouped)
 
 
 def _rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
