@@ -36,10 +36,17 @@ ENTER_COST = 8.0  # m that a room beyond a door still costs once its door is ope
 DISTANCE_WEIGHT = {"normal": 0.5, "saver": 1.6}  # exponent of the cost
 LOOK_COST = 0.5  # m that looking costs
 LOOK = 0.5  # probability that a small thing on a surface was overlooked from afar
-TOO_FAR = {"normal": (), "saver": (("poor", "near"), ("poor", "far"), ("poor", "distant"), ("weak", "distant"))}
-"""(chance, distance) of a best candidate that is not worth its way: then the search ends."""
+_AWAY = ("near", "far", "distant", "unknown")
+TOO_FAR: dict[str, frozenset[tuple[str, str]]] = {
+    "normal": frozenset(),
+    "saver": frozenset({(chance, away) for chance in ("slight", "poor") for away in _AWAY} | {("weak", "distant")}),
+}
+"""(chance, distance) of candidates that are not worth their way: when nothing else is left, the search ends."""
 
-CHANCES = ((0.10, 0.16, "good"), (0.035, 0.06, "fair"), (0.012, 0.02, "weak"), (0.0, 0.005, "poor"))
+CHANCES = (
+    *((0.10, 0.16, "good"), (0.035, 0.06, "fair"), (0.012, 0.02, "weak")),
+    *((0.004, 0.006, "poor"), (0.0, 0.002, "slight")),
+)
 """(from which probability on, what it counts as, its word): people judge in words, and so a decision follows from
 what the analysis says of each candidate."""
 
@@ -58,7 +65,7 @@ class Candidate:
 
     kind: ActionKind
     option: Option
-    worth: float  # what its chance counts as, over its cost
+    worth: tuple[bool, float]  # (whether it is worth its way, what its chance counts as over its cost)
     usual: bool
     chance: str  # the probability in a word of `CHANCES`
 
@@ -143,10 +150,11 @@ class ExpertTeacher:
                 probability, cost, usual = self._rate(kind, option, view, belief)
                 probability *= 0.6 ** tried[command]
                 counts, chance = next((value, word) for limit, value, word in CHANCES if probability >= limit)
-                rated.append(Candidate(kind, option, counts / cost**exponent, usual, chance))
+                near_enough = (chance, option.distance) not in TOO_FAR[view.mode]
+                rated.append(Candidate(kind, option, (near_enough, counts / cost**exponent), usual, chance))
             if rated:
                 found.append(max(rated, key=lambda candidate: candidate.worth))
-        return sorted(found, key=lambda candidate: -candidate.worth)
+        return sorted(found, key=lambda candidate: candidate.worth, reverse=True)
 
     def _rate(self, kind: ActionKind, option: Option, view: PromptView, belief: _Belief) -> tuple[float, float, bool]:
         """(probability, cost in metres, whether the target is usually there) of one option."""
@@ -247,7 +255,7 @@ def _search(view: PromptView, candidates: list[Candidate]) -> Response:
     # always container, surface, space, door: one place in the text for each comparison
     order = sorted(candidates, key=lambda c: _ORDER.index((c.kind, c.option in view.doors)))
     analysis = f"No {view.target} yet. Options: {'; '.join(map(_describe, order))}."
-    if (best.chance, best.option.distance) in TOO_FAR[view.mode]:
+    if not best.worth[0]:
         return Response(analysis, "Not worth the way, so I stop.", "done()")
     return Response(analysis, _reason(view, best), option_command(best.kind, best.option))
 

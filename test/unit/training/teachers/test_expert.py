@@ -107,6 +107,29 @@ def test_common_knowledge_decides_between_equally_near_containers() -> None:
     assert TEACHER.answer(house("coat")).command == WARDROBE
 
 
+def test_saver_opens_what_is_at_hand_and_gives_up_what_is_not() -> None:
+    at_hand = replace(house("coat", kitchen="very close", bedroom="near"), mode="saver", robot_room="kitchen")
+    away = replace(house("mug", kitchen="distant", bedroom="near"), mode="saver")
+    cabinet_only = replace(away, containers=at_hand.containers[:1], target="coat", hints=at_hand.hints)
+    wardrobe_only = replace(away, containers=away.containers[1:])
+    assert TEACHER.answer(cabinet_only).command == CABINET  # unlikely, but at hand
+    assert TEACHER.answer(wardrobe_only).command == "done()"
+    assert TEACHER.answer(replace(wardrobe_only, mode="normal")).command == WARDROBE
+
+
+def test_saver_passes_over_the_likelier_that_is_not_worth_its_way() -> None:
+    """A space is likelier to show something than one drawer of many, but it is not at hand."""
+    view = house("mug", bedroom="very close")
+    view = replace(
+        view,
+        containers=view.containers[1:],
+        spaces=(Option("bathroom", "near"),),
+        rooms=(*view.rooms, RoomView("bathroom", (), True)),
+    )
+    assert TEACHER.answer(view).command == "explore(bathroom)"
+    assert TEACHER.answer(replace(view, mode="saver")).command == WARDROBE
+
+
 def test_distance_decides_for_a_target_that_nobody_knows() -> None:
     near_kitchen = house("zorbel", kitchen="very close", bedroom="far")
     near_bedroom = house("zorbel", kitchen="far", bedroom="very close")
@@ -191,7 +214,7 @@ def test_what_was_tried_in_vain_counts_less() -> None:
 
 SAVER_CASES = [
     # (target, room and thing with a chance that is told, the chance, where each mode stops)
-    ("wardrobe", "bedroom", ActionKind.GO_TO_AND_OPEN, "poor", {"near", "far", "distant"}),
+    ("wardrobe", "bedroom", ActionKind.GO_TO_AND_OPEN, "slight", {"near", "far", "distant", "unknown"}),
     ("desk", "room-1", ActionKind.NAVIGATE, "weak", {"distant"}),
     ("counter", "kitchen", ActionKind.NAVIGATE, "fair", set()),
 ]
