@@ -83,7 +83,6 @@ class PhaseConfig:
 
     name: str
     imagined: int = 0  # samples of imagined situations
-    small: bool = False  # imagined situations are small ones, with short prompts
     rooms: int = 0  # samples of the question which room it is
     expert_episodes: int = 0  # of the disturbed expert in generated houses
     model_episodes: int = 0  # of the model of the phase before, without its grammar in one shard of three
@@ -356,7 +355,7 @@ def _make_shard(task: _Shard) -> None:
     seed = 100_000 * (task.seed + 1) + task.number
     if task.kind in ("imagined", "rooms"):
         imagined = task.kind == "imagined"
-        samples = imagined_samples(priors, seed, task.phase.small) if imagined else room_samples(priors, seed)
+        samples = imagined_samples(priors, seed) if imagined else room_samples(priors, seed)
         parts: list[SampleSet] = []
         while sum(map(len, parts)) < SHARD:
             parts.append(tokenise(islice(samples, SHARD // 4), tokenizer, task.phase.max_tokens))

@@ -100,13 +100,13 @@ def read_views(path: Path) -> list[PromptView]:
         return [from_record(json.loads(line)) for line in file]
 
 
-def imagined_samples(priors: Priors, seed: int, small: bool = False) -> Iterator[Sample]:
-    """Endless samples of imagined situations, `small` ones with short prompts."""
+def imagined_samples(priors: Priors, seed: int) -> Iterator[Sample]:
+    """Endless samples of imagined situations."""
     rng = random.Random(seed)
     teacher = ExpertTeacher(priors)
     while True:
         view = imagine(priors, rng)
-        if small or rng.random() < _SPARSE:
+        if rng.random() < _SPARSE:
             view = shrink(view, rng)
         yield _answered(_asked_otherwise(view, priors, rng), teacher)
 
