@@ -51,3 +51,10 @@ class Generator(Protocol):
     ) -> Generation:
         """Answer within `deadline` seconds: three lines under a `CommandGrammar`, one choice under a `ChoiceGrammar`,
         else free text, a short one with `FreeLine`. Raises `SlmDeadlineError`, `SlmCancelled` or `SlmError`."""
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of these messages as a prompt, chat template included."""
+
+    def prompt_budget(self, grammar: Grammar | None = None) -> int:
+        """Tokens that a prompt may take, so that the longest answer under this grammar fits beside it in the context;
+        below 1 where not even the answer fits."""

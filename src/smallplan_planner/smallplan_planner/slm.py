@@ -195,6 +195,17 @@ class Slm:
         """The tokens that the model reads. No message can bring in a token of the chat template."""
         return self._chat.tokenize_parts(self._chat.render(messages))
 
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """As `Generator.count_tokens`; raises `SlmError` when the model is closed."""
+        with self._lock:
+            if self._model is None:
+                raise SlmError(f"{self.path} is closed")
+            return len(self.tokenize_chat(messages))
+
+    def prompt_budget(self, grammar: Grammar | None = None) -> int:
+        """As `Generator.prompt_budget`: n_ctx without the longest answer."""
+        return self._n_ctx - self._longest_answer(grammar)
+
     # Loading
 
     def _load_model(self, n_gpu_layers: int) -> None:
@@ -238,10 +249,8 @@ class Slm:
 
     def _take_context(self, prompt_tokens: int, grammar: Grammar | None) -> None:
         """Make the context for such an answer the current one; that of short answers grows as it is needed."""
-        short = grammar is not None and not isinstance(grammar, CommandGrammar)
-        answer = grammar.longest if grammar is not None else self._limits.command
-        if not short:
-            answer += self._limits.analysis + self._limits.reasoning + 16  # 16: the line heads
+        short = _is_short(grammar)
+        answer = self._longest_answer(grammar)
         needed = prompt_tokens + answer
         if needed > self._n_ctx:
             raise SlmError(
@@ -255,6 +264,13 @@ class Slm:
             context = self._make_context(min(self._n_ctx, -(-needed // _SHORT_CONTEXT) * _SHORT_CONTEXT))
             self._contexts[short] = context
         self._current = context
+
+    def _longest_answer(self, grammar: Grammar | None) -> int:
+        """Tokens that an answer may take, line heads included."""
+        answer = grammar.longest if grammar is not None else self._limits.command
+        if not _is_short(grammar):
+            answer += self._limits.analysis + self._limits.reasoning + 16  # 16: the line heads
+        return answer
 
     def _suitable_threads(self) -> int:
         """As many threads as pay. They meet hundreds of times a token, and wait long where other processes compete:
@@ -562,6 +578,11 @@ class _ChatVocabulary:
 
 class _Stopped(Exception):
     """The stop flag was seen."""
+
+
+def _is_short(grammar: Grammar | None) -> bool:
+    """Whether the answer is one line, without analysis and reasoning."""
+    return grammar is not None and not isinstance(grammar, CommandGrammar)
 
 
 def _make_sampler(temperature: float, seed: int) -> Any:

@@ -95,6 +95,14 @@ class RecordingGenerator:
         self.made.append(self._generator.generate(messages, grammar, deadline, cancel))
         return self.made[-1]
 
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """As `Generator.count_tokens`."""
+        return self._generator.count_tokens(messages)
+
+    def prompt_budget(self, grammar: Grammar | None = None) -> int:
+        """As `Generator.prompt_budget`."""
+        return self._generator.prompt_budget(grammar)
+
 
 def run_bench(
     model: Path,

@@ -37,6 +37,7 @@ class ScriptedGenerator:
     """Answers what it was told to, and remembers what it was asked."""
 
     answer: Generation
+    budget: int = 100_000  # characters of a prompt
     asked: list[tuple[Any, ...]] = field(default_factory=list)
 
     def generate(
@@ -48,6 +49,12 @@ class ScriptedGenerator:
     ) -> Generation:
         self.asked.append((messages, grammar, deadline, cancel))
         return self.answer
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return sum(len(message.content) for message in messages)
+
+    def prompt_budget(self, grammar: Grammar | None = None) -> int:
+        return self.budget
 
 
 def test_greedy_takes_what_is_nearest_of_frontiers_doors_and_containers() -> None:
