@@ -219,7 +219,7 @@ def test_situations_are_met_in_houses_kept_and_varied(tmp_path: Path) -> None:
 
 def test_imagined_situations_are_asked_in_every_way() -> None:
     """Each way of `_asked_otherwise` is there: both modes, refusals, no hints, no matches, looks at surfaces."""
-    samples = list(islice(imagined_samples(PRIORS, 3, small=True), 300))
+    samples = list(islice(imagined_samples(PRIORS, 3), 300))
     systems = Counter("Mode: saver" in sample.messages[0].content for sample in samples)
     assert 60 < systems[True] < 150
     users = [sample.messages[1].content for sample in samples]
@@ -231,9 +231,7 @@ def test_imagined_situations_are_asked_in_every_way() -> None:
 
 def test_half_of_what_is_not_said_to_be_found_is_not_there() -> None:
     """Without the line of matches the model has to find the target in the list, or that it is absent."""
-    silent = [
-        s for s in islice(imagined_samples(PRIORS, 4, small=True), 400) if ". Found: " not in s.messages[1].content
-    ]
+    silent = [s for s in islice(imagined_samples(PRIORS, 4), 400) if ". Found: " not in s.messages[1].content]
     found = Counter(parse_response(sample.answer).analysis.startswith("No ") for sample in silent)
     assert len(silent) > 60
     assert found[True] > 0.4 * len(silent) and found[False] > 0.15 * len(silent)
