@@ -11,7 +11,7 @@ It decodes by hand around `model(...)`: for the small models that run here, the 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +43,7 @@ class Completion:
     logprobs: tuple[float, ...]
     text: str  # without special tokens
     finished: bool  # an end token came before `max_tokens`
+    value: float = 0.0  # the value head's before answering; 0 without one
 
 
 class BatchGenerator:
@@ -56,6 +57,7 @@ class BatchGenerator:
         use_cache: without, each token costs a pass over all that stands before it, with the model as it is: the plain
             way, to compare with.
         seed: of prompts that are given no seed of their own.
+        value_head: last hidden states (B, D) at the prompts' ends to values (B,), which stand in the completions.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class BatchGenerator:
         batch: int = 32,
         use_cache: bool = True,
         seed: int = 0,
+        value_head: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if not 0 <= temperature < float("inf"):
             raise ValueError(f"temperature is {temperature}; expected a number of at least 0")
@@ -75,6 +78,7 @@ class BatchGenerator:
             raise ValueError(f"max_tokens {max_tokens}, batch {batch}; expected at least 1 of each")
         self.model, self.chat = model, chat
         self.temperature, self.max_tokens, self.batch, self.use_cache = temperature, max_tokens, batch, use_cache
+        self.value_head = value_head
         self._seed = seed
         self._drawn = 0  # prompts that were given a seed here
         self._config = model.config
@@ -197,12 +201,14 @@ class _Batch:
         else:
             self._draws = None
         self._ids: list[tuple[Tensor, Tensor, Tensor]] = []  # for each step: numbers of its rows, tokens, logprobs
+        self._values = torch.zeros(len(prompts))  # (N,)
 
     @torch.inference_mode()
     def run(self) -> list[Completion]:
         """Generate until every row has ended."""
         for step in range(self._generator.max_tokens):
-            tokens, logprobs = self._choose(self._forward(), step)
+            logits = self._forward() if step else self._read_prompts()
+            tokens, logprobs = self._choose(logits, step)
             live = ~self._ended
             self._ids.append((self._alive[live], tokens[live], logprobs[live]))
             self._ended |= torch.isin(tokens, self._ends)
@@ -215,6 +221,22 @@ class _Batch:
             if self._can_drop and ended >= _DROP * len(self._ended):
                 self._drop()
         return self._completions()
+
+    def _read_prompts(self) -> Tensor:
+        """Logits (B, V) of the first token, and on the way the prompts' values."""
+        head = self._generator.value_head
+        if head is None:
+            return self._forward()
+        hidden: list[Tensor] = []
+        model = self._generator.model
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        hook = inner.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0]))
+        try:
+            logits = self._forward()
+        finally:
+            hook.remove()
+        self._values = head(hidden[0][:, -1]).float().cpu()
+        return logits
 
     def _forward(self) -> Tensor:
         """Logits (B, V) of the next token, float32."""
@@ -271,6 +293,7 @@ class _Batch:
                 logprobs=tuple(logprobs[row]),
                 text=chat.decode(ids[row]),
                 finished=ids[row][-1] in chat.end_ids,
+                value=float(self._values[row]),
             )
             for row, prompt in enumerate(self._prompts)
         ]

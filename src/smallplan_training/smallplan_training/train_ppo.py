@@ -63,30 +63,30 @@ def reinforce(run: Run, trajectories: Sequence[Trajectory], seed: int, progress:
 
 
 def _measure(run: Run, trajectories: Sequence[Trajectory], turns: Sequence[Turn]) -> _Rollout:
-    """What the policy, the reference and the value head say of the turns now, before the first step."""
+    """What the policy and the value head said when they answered, and what the reference says of these answers."""
     config = run.config.ppo
     parts = [np.asarray([*turn.completion.prompt_ids, *turn.completion.ids], dtype=np.int32) for turn in turns]
     data = pack(parts, [len(turn.completion.prompt_ids) for turn in turns])
-    logprobs: list[Tensor] = [torch.empty(0)] * len(turns)
-    reference = list(logprobs)
-    values = torch.zeros(len(turns))
-    run.lm.eval()
-    with torch.no_grad():
-        for indices in plan_epoch(data.lengths, config.minibatch_tokens, 0, 0):
-            batch = run.batch(data, indices)
-            answer = base = _score(run, batch)
-            if config.kl_coef:
-                with run.lm.reference():
-                    base = _score(run, batch)
-            for row, index in enumerate(indices):
-                length = int(batch.weights[row].sum())
-                logprobs[index] = answer.logprobs[row, :length].float().cpu()
-                reference[index] = base.logprobs[row, :length].float().cpu()
-                values[index] = float(answer.values[row])
+    logprobs = [torch.tensor(turn.completion.logprobs) for turn in turns]
+    reference = _reference(run, data) if config.kl_coef else logprobs
     rewards = [[turn.reward.total for turn in trajectory.turns] for trajectory in trajectories]
-    flat = iter(values.tolist())
-    credit = assign_credit(config, rewards, [[next(flat) for _ in trajectory.turns] for trajectory in trajectories])
-    return _Rollout(data, logprobs, reference, values, credit.advantages, credit.returns)
+    values = [[turn.completion.value for turn in trajectory.turns] for trajectory in trajectories]
+    credit = assign_credit(config, rewards, values)
+    flat = torch.tensor([value for some in values for value in some])
+    return _Rollout(data, logprobs, reference, flat, credit.advantages, credit.returns)
+
+
+def _reference(run: Run, data: SampleSet) -> list[Tensor]:
+    """Log-probabilities (A_i,) of each answer under the reference model."""
+    made: list[Tensor] = [torch.empty(0)] * len(data)
+    run.lm.eval()
+    with run.lm.reference():
+        for indices in plan_epoch(data.lengths, run.config.ppo.minibatch_tokens, 0, 0):
+            batch = run.batch(data, indices)
+            logprobs = _score(run, batch).logprobs.float().cpu()
+            for row, index in enumerate(indices):
+                made[index] = logprobs[row, : int(batch.weights[row].sum())]
+    return made
 
 
 def _accumulate(run: Run, rollout: _Rollout, parts: Sequence[Sequence[int]]) -> list[tuple[int, PpoStats]]:

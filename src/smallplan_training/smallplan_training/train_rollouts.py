@@ -43,7 +43,7 @@ class Rollouts:
                        use_cache=own.cache)  # fmt: skip
         self._teacher = make_teacher(config.teacher) if config.distills else None
         self._sampling = BatchRollouts(
-            make(temperature=own.temperature),
+            make(temperature=own.temperature, value_head=lm.value_head),
             teacher=UsableAnswers(self._teacher) if self._teacher is not None else None,
             in_flight=own.in_flight,
             make_env=partial(training_env, config.tasks.failure_rate),

@@ -13,10 +13,11 @@ pytest.importorskip("peft")
 import torch
 
 from smallplan_training.base_model import BaseOptions, LanguageModel, load_language_model
+from smallplan_training.batch_generation import BatchGenerator
 from smallplan_training.ppo import PpoConfig, TurnBatch, assign_credit, ppo_loss
 from smallplan_training.sft import pack_pairs
 from smallplan_training.token_batches import Batch, make_batch
-from unit.training.tiny_models import FAMILIES, PROMPT, save_tiny
+from unit.training.tiny_models import FAMILIES, OTHER_PROMPT, PROMPT, save_tiny
 
 GOOD, BAD = "Command: done()", "Command: explore(kitchen)"
 
@@ -91,3 +92,23 @@ def test_the_reference_pulls_back(lm: LanguageModel) -> None:
     _, near = train(lm, held, [0.0, 0.0], 20)
     assert far > 0.02
     assert near < 0.5 * far
+
+
+def test_what_a_rollout_says_of_itself_is_what_a_pass_over_it_says(each_lm: LanguageModel) -> None:
+    """Log-probabilities and values come from the generation: PPO makes no pass of its own for them."""
+    torch.manual_seed(3)
+    torch.nn.init.normal_(each_lm.value_head.linear.weight, std=0.1)
+    for name, parameter in each_lm.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    generator = BatchGenerator(
+        each_lm.model, each_lm.chat, temperature=0.7, max_tokens=6, value_head=each_lm.value_head
+    )
+    made = generator.generate([PROMPT, OTHER_PROMPT], [(1,), (2,)])
+    batch = make_batch(pack_pairs([(one.prompt_ids, one.ids) for one in made]), [0, 1], each_lm.chat.pad_id)
+    with torch.no_grad():
+        scores = each_lm(batch, temperature=0.7)
+    for row, one in enumerate(made):
+        assert one.value == pytest.approx(float(scores.values[row]), abs=1e-3)
+        assert one.logprobs == pytest.approx(scores.logprobs[row, : len(one.ids)].tolist(), abs=1e-3)
+    assert made[0].value != pytest.approx(made[1].value, abs=1e-3)
