@@ -17,8 +17,9 @@ from smallplan_planner.grammar import FreeLine, build_grammar
 from smallplan_planner.names import UNCERTAIN_ROOM
 from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import render
+from smallplan_planner.prompt_budget import fit, fit_room
 from smallplan_planner.response import Response, read_response
-from smallplan_planner.room_prompt import parse_room, render_room, room_grammar, room_words
+from smallplan_planner.room_prompt import parse_room, room_grammar, room_words
 from smallplan_planner.scene_graph import distance_key
 from smallplan_planner.search import Answer, SearchEpisode, Situation
 
@@ -105,30 +106,36 @@ class SlmPolicy:
         self._slm = slm
         self._use_grammar = use_grammar
         self._deadline = deadline
-        self._room_types = load_priors().rooms
-        self._room_grammar = room_grammar(self._room_types)
+        self._priors = load_priors()
+        self._room_grammar = room_grammar(self._priors.rooms)
         self.rooms_asked = 0
         self.unreadable_rooms = 0
 
     def classify_room(self, labels: Iterable[str], cancel: threading.Event | None = None) -> str:
         """Ask the model, unless nothing was seen; raises as `decide` does."""
-        words = room_words(labels)
-        if not words:
+        labels = tuple(labels)
+        if not room_words(labels):
             return UNCERTAIN_ROOM
         self.rooms_asked += 1
         grammar = self._room_grammar if self._use_grammar else FreeLine(self._room_grammar.longest)
-        made = self._slm.generate(render_room(words, self._room_types), grammar, self._deadline, cancel)
+        budget = self._slm.prompt_budget(grammar)
+        messages = fit_room(labels, self._priors.rooms, self._slm.count_tokens, budget)
+        made = self._slm.generate(messages, grammar, self._deadline, cancel)
         try:
-            return parse_room(made.text, self._room_types)
+            return parse_room(made.text, self._priors.rooms)
         except ParseError:
             self.unreadable_rooms += 1
             return UNCERTAIN_ROOM
 
     def decide(self, situation: Situation, cancel: threading.Event | None = None) -> Answer:
-        """Ask the model; raises `SlmDeadlineError`, `SlmCancelled` (once `cancel` is set) and `SlmError`."""
+        """Ask the model about as much of the situation as fits into its context.
+
+        Raises `SlmDeadlineError`, `SlmCancelled` (once `cancel` is set) and `SlmError`.
+        """
         start = time.monotonic()
         grammar = build_grammar(situation.options, situation.names) if self._use_grammar else None
-        made = self._slm.generate(render(situation.view), grammar, self._deadline, cancel)
+        view = fit(situation.view, self._slm.count_tokens, self._slm.prompt_budget(grammar), self._priors)
+        made = self._slm.generate(render(view), grammar, self._deadline, cancel)
         response, parse_error = Response(made.analysis, made.reasoning, made.command), ""
         if grammar is None:
             response, parse_error = read_response(made.text)

@@ -19,6 +19,8 @@ from smallplan_planner.names import UNCERTAIN_ROOM, normalise
 from smallplan_planner.resources import resource
 from smallplan_planner.synonyms import canonical
 
+_SMOOTHING = 0.02  # probability of a known thing in a room where it does not belong
+
 Size = tuple[float, float, float]
 """Width, depth and height in metres."""
 
@@ -88,13 +90,22 @@ class Priors:
         known = {_known_word(label, self._room_likelihood) for label in labels} - {""}
         for word in sorted(known):
             for room in self.rooms:
-                score[room] += math.log(self._room_likelihood[word].get(room, 0.0) + 0.02)
+                score[room] += math.log(self._room_likelihood[word].get(room, 0.0) + _SMOOTHING)
         if not known:
             return UNCERTAIN_ROOM
         top = max(score.values())
         total = sum(math.exp(value - top) for value in score.values())
         best = max(self.rooms, key=lambda room: score[room])
         return best if 1.0 / total >= certainty else UNCERTAIN_ROOM
+
+    def room_evidence(self, label: str) -> float:
+        """How much a thing of this label tells about the type of its room: 0 when it is unknown, or equally likely
+        in all of them; else by how much (a logarithm) the likeliest type stands out from the average."""
+        word = _known_word(label, self._room_likelihood)
+        if not word:
+            return 0.0
+        scores = [math.log(self._room_likelihood[word].get(room, 0.0) + _SMOOTHING) for room in self.rooms]
+        return max(scores) - sum(scores) / len(scores)
 
     @cached_property
     def _room_likelihood(self) -> dict[str, dict[str, float]]:

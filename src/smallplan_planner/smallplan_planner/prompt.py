@@ -2,7 +2,8 @@
 
 `PromptView` holds what the prompt shows, and nothing else, as names and words; `render` writes it out. The
 expert teacher reads the same view, so that what it answers follows from what the model can read.
-Parts that change least come first, so that their KV cache is reused from step to step.
+Parts that change least come first, so that their KV cache is reused from step to step. Where not all fits into a
+model's context, `prompt_budget.py` makes a view that leaves things out, and the lines concerned say how many.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class RoomView:
     name: str
     objects: tuple[ObjectView, ...] = ()
     unexplored: bool = False  # area within it is unexplored
+    left_out: int = 0  # objects that are not listed
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,19 @@ class Hint:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """How many entries of each list are not shown, because the prompt would not fit into the context with them."""
+
+    rooms: int = 0
+    invalid: int = 0
+    spaces: int = 0
+    doors: int = 0
+    containers: int = 0
+    surfaces: int = 0
+    matches: int = 0
+
+
+@dataclass(frozen=True)
 class PromptView:
     """Everything that the prompt shows, in the episode's names. Options stand nearest first."""
 
@@ -93,6 +108,7 @@ class PromptView:
     surfaces: tuple[Option, ...] = ()  # furniture with a top that the robot has not been near
     matches: tuple[tuple[str, str], ...] | None = ()  # (room, object), nearest first; None: not shown
     hints: tuple[Hint, ...] | None = ()  # None: not shown
+    left_out: LeftOut = LeftOut()
 
 
 @dataclass(frozen=True)
@@ -228,37 +244,45 @@ def _user(view: PromptView) -> str:
         lines.append(f"Usual places: {'; '.join(places) if places else 'not known'}.")
     lines.append("Rooms:")
     lines += [_room_line(room) for room in view.rooms]
+    lines += _more(view.left_out.rooms, " rooms")
     where = f"You are in {view.robot_room}" if view.robot_room else "You are in no known room"
     lines.append(where + (f", near {', '.join(view.near)}." if view.near else "."))
-    if view.invalid:
+    if view.invalid or view.left_out.invalid:
         lines.append("Invalid before:")
         lines += [f"{past.command}: {past.outcome}" for past in view.invalid]
+        lines += _more(view.left_out.invalid)
     lines.append("Last actions:" if view.history else "Last actions: none")
     lines += [f"{past.command}: {past.outcome}" for past in view.history]
-    lines += _option_lines("Unexplored space", view.spaces)
-    lines += _option_lines("Closed doors", view.doors)
-    lines += _option_lines("Closed containers", view.containers)
-    lines += _option_lines("Seen from afar", view.surfaces)
+    lines += _option_lines("Unexplored space", view.spaces, view.left_out.spaces)
+    lines += _option_lines("Closed doors", view.doors, view.left_out.doors)
+    lines += _option_lines("Closed containers", view.containers, view.left_out.containers)
+    lines += _option_lines("Seen from afar", view.surfaces, view.left_out.surfaces)
     lines.append("Use listed names only. Explore only rooms with unexplored space. Target listed: done().")
     task = f"Task: find the {view.target}."
     if view.matches is not None:
-        found = ", ".join(f"{name} in {room}" for room, name in view.matches)
-        task += f" Found: {found or 'none'}."
+        found = [f"{name} in {room}" for room, name in view.matches] + _more(view.left_out.matches)
+        task += f" Found: {', '.join(found) or 'none'}."
     lines.append(task)
     return "\n".join(lines)
 
 
 def _room_line(room: RoomView) -> str:
-    objects = ", ".join(obj.name + (f" ({obj.state})" if obj.state else "") for obj in room.objects)
-    return f"{room.name}: {objects or 'nothing seen'}{'; partly unexplored' if room.unexplored else ''}"
+    objects = [obj.name + (f" ({obj.state})" if obj.state else "") for obj in room.objects] + _more(room.left_out)
+    return f"{room.name}: {', '.join(objects) or 'nothing seen'}{'; partly unexplored' if room.unexplored else ''}"
 
 
-def _option_lines(head: str, options: Sequence[Option]) -> list[str]:
+def _option_lines(head: str, options: Sequence[Option], left_out: int) -> list[str]:
     """One line for each distance and room, nearest first: `near, kitchen: cabinet, fridge`."""
-    if not options:
+    if not options and not left_out:
         return [f"{head}: none"]
     groups: dict[tuple[str, str], list[str]] = {}
     for option in options:
         item = option.name or ("leading out" if option.leads_out else "within")
         groups.setdefault((option.distance, option.room), []).append(item)
-    return [f"{head}:"] + [f"{distance}, {room}: {', '.join(items)}" for (distance, room), items in groups.items()]
+    lines = [f"{distance}, {room}: {', '.join(items)}" for (distance, room), items in groups.items()]
+    return [f"{head}:", *lines, *_more(left_out)]
+
+
+def _more(left_out: int, what: str = "") -> list[str]:
+    """What ends a list of which a part is left out; nothing where it is whole."""
+    return [f"and {left_out} more{what}"] if left_out else []

@@ -11,27 +11,39 @@ from collections.abc import Iterable, Sequence
 from smallplan_planner.actions import ParseError
 from smallplan_planner.grammar import ChoiceGrammar
 from smallplan_planner.names import MAX_NAME_LENGTH, UNCERTAIN_ROOM, normalise
+from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import Message
 
 MAX_WORDS = 40
 """Things that one question lists; more tell a model nothing new."""
 
 
-def room_words(labels: Iterable[str]) -> tuple[str, ...]:
-    """What a question lists for these labels: their distinct words, sorted, at most `MAX_WORDS`; '' never."""
-    words = {normalise(label)[:MAX_NAME_LENGTH].strip() for label in labels} - {""}
-    return tuple(sorted(words)[:MAX_WORDS])
+def room_words(labels: Iterable[str], limit: int = MAX_WORDS) -> tuple[str, ...]:
+    """What a question lists for these labels: their distinct words, sorted, '' never.
+
+    Of more than `limit` those are taken that tell the most about a room's type (`Priors.room_evidence`), ties by word.
+    """
+    words = _distinct_words(labels)
+    if len(words) > limit:
+        evidence = load_priors().room_evidence
+        words = sorted(words, key=lambda word: (-evidence(word), word))[:limit]
+    return tuple(sorted(words))
 
 
-def render_room(labels: Iterable[str], room_types: Sequence[str]) -> list[Message]:
-    """The question as chat messages; raises ValueError when no label has a letter or digit: don't ask then."""
-    words = room_words(labels)
+def render_room(labels: Iterable[str], room_types: Sequence[str], limit: int = MAX_WORDS) -> list[Message]:
+    """The question as chat messages, which says how many words it leaves out beyond `limit`.
+
+    Raises ValueError when no label has a letter or digit: don't ask then.
+    """
+    everything = _distinct_words(labels)
+    words = room_words(everything, limit)
     if not words:
         raise ValueError("a room in which nothing was seen is not asked about; it is `other room`")
     types = ", ".join(room_answers(room_types))
+    more = f", and {len(everything) - len(words)} more" if len(words) < len(everything) else ""
     return [
         Message("system", f"You name a room of a house by what was seen in it. Answer with one room type:\n{types}."),
-        Message("user", f"Seen: {', '.join(words)}.\nRoom type:"),
+        Message("user", f"Seen: {', '.join(words)}{more}.\nRoom type:"),
     ]
 
 
@@ -52,3 +64,7 @@ def parse_room(text: str, room_types: Sequence[str]) -> str:
 def room_grammar(room_types: Sequence[str]) -> ChoiceGrammar:
     """What may be answered: a room type or `other room`, and nothing else."""
     return ChoiceGrammar(room_answers(room_types))
+
+
+def _distinct_words(labels: Iterable[str]) -> list[str]:
+    return sorted({normalise(label)[:MAX_NAME_LENGTH].strip() for label in labels} - {""})
