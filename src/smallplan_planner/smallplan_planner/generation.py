@@ -37,6 +37,7 @@ class Generation:
     generated_tokens: int = 0  # that the model chose; line heads that were put in don't count
     latency: float = 0.0  # s
     eval_time: float = 0.0  # s that llama.cpp computed, of the latency
+    cut: bool = False  # analysis and reasoning end early, so that the command is in time
 
 
 class Generator(Protocol):
@@ -49,8 +50,11 @@ class Generator(Protocol):
         deadline: float | None = None,
         cancel: threading.Event | None = None,
     ) -> Generation:
-        """Answer within `deadline` seconds: three lines under a `CommandGrammar`, one choice under a `ChoiceGrammar`,
-        else free text, a short one with `FreeLine`. Raises `SlmDeadlineError`, `SlmCancelled` or `SlmError`."""
+        """Answer within `deadline` seconds: three lines under a `CommandGrammar`, the first two cut where there is no
+        time for more, one choice under a `ChoiceGrammar`, else free text, a short one with `FreeLine`.
+
+        Raises `SlmDeadlineError`, `SlmCancelled` or `SlmError`.
+        """
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of these messages as a prompt, chat template included."""

@@ -52,6 +52,11 @@ class ChoiceGrammar:
         return max(map(len, self._sorted))
 
     @cached_property
+    def longest_choice(self) -> str:
+        """A choice that takes long to write: none has more bytes."""
+        return max(self._sorted, key=len).decode()
+
+    @cached_property
     def _sorted(self) -> list[bytes]:
         return sorted({choice.encode() for choice in self.choices})
 

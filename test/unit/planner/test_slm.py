@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from smallplan_planner.grammar import ChoiceGrammar, CommandGrammar, FreeLine
 from smallplan_planner.prompt import Message
 from smallplan_planner.response import parse_response
 from smallplan_planner.slm import AnswerLimits, Slm, SlmCancelled, SlmDeadlineError, SlmError
+from smallplan_planner.slm_interrupt import StopFlag, Stopped
 
 GRAMMAR = CommandGrammar(("explore(kitchen)", "navigate(kitchen, mug)", "navigate(kitchen, mug-2)", "done()"))
 LONG = "\n".join(f"room-{i}: cabinet-{i} (closed), fridge, counter, mug-{i}" for i in range(12))
@@ -22,6 +24,11 @@ LONG = "\n".join(f"room-{i}: cabinet-{i} (closed), fridge, counter, mug-{i}" for
 
 def chat(user: str, system: str = "You plan for a robot.") -> list[Message]:
     return [Message("system", system), Message("user", user)]
+
+
+def play(tokens: Iterator[int], slm: Slm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the model choose these tokens."""
+    monkeypatch.setattr(slm._sampler, "sample", lambda context, index: next(tokens))
 
 
 # Loading
@@ -182,9 +189,10 @@ def test_text_is_cut_where_the_model_writes_the_next_head(tiny_slm: Slm, monkeyp
     """The model's tokens are played back; what counts is where sections end and what is evaluated."""
     script = iter(tiny_slm._chat.tokenize(" the kitchen\nReasoning: it is near\nCommand:"))
     evaluated: list[int] = []
-    evaluate = tiny_slm._evaluate
-    monkeypatch.setattr(tiny_slm, "_sample", lambda: next(script))
-    monkeypatch.setattr(tiny_slm, "_evaluate", lambda tokens: (evaluated.extend(tokens), evaluate(tokens))[1])
+    context = tiny_slm._contexts[False]
+    evaluate = context.evaluate
+    play(script, tiny_slm, monkeypatch)
+    monkeypatch.setattr(context, "evaluate", lambda tokens: (evaluated.extend(tokens), evaluate(tokens))[1])
     made = tiny_slm.generate(chat("x"), CommandGrammar(("done()",)))
     assert (made.analysis, made.reasoning, made.command) == ("the kitchen", "it is near", "done()")
     answer = tiny_slm._chat.tokenize("Analysis: ") + tiny_slm._chat.tokenize(
@@ -197,7 +205,7 @@ def test_a_section_without_end_gets_the_next_head(tiny_slm: Slm, monkeypatch: py
     """Once by the limit, once by an end token."""
     end = next(token for token in range(600) if tiny_slm._chat.piece(token) is None)
     script = iter([*tiny_slm._chat.tokenize("mug " * 30)[:12], end])
-    monkeypatch.setattr(tiny_slm, "_sample", lambda: next(script))
+    play(script, tiny_slm, monkeypatch)
     made = tiny_slm.generate(chat("x"), CommandGrammar(("done()",)))
     assert made.analysis.startswith("mug mug")
     assert made.reasoning == ""
@@ -209,14 +217,14 @@ def test_without_a_grammar_the_model_writes_what_it_likes(tiny_slm: Slm, monkeyp
     assert made.text and made.generated_tokens > 0
     assert (made.analysis, made.reasoning, made.command) == ("", "", "")
     script = iter(tiny_slm._chat.tokenize("Analysis: a\nReasoning: b\nCommand: fly(moon)\nAnalysis: more"))
-    monkeypatch.setattr(tiny_slm, "_sample", lambda: next(script))
+    play(script, tiny_slm, monkeypatch)
     assert parse_response(tiny_slm.generate(chat("x")).text).command == "fly(moon)"
 
 
 def test_the_free_choice_stands_where_the_grammar_allows_it(tiny_slm: Slm, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = tiny_slm._chat.tokenize(" navigate(kitchen, mug-2)")
     script = iter([*tiny_slm._chat.tokenize("\nCommand:"), *tokens])
-    monkeypatch.setattr(tiny_slm, "_sample", lambda: next(script))
+    play(script, tiny_slm, monkeypatch)
     assert tiny_slm.generate(chat("x"), GRAMMAR).command == "navigate(kitchen, mug-2)"
 
 
@@ -271,7 +279,7 @@ def test_a_short_answer_is_one_of_its_choices_and_leaves_the_decisions_cache_alo
 
 def test_a_short_answer_without_a_grammar_ends_with_its_line(tiny_slm: Slm, monkeypatch: pytest.MonkeyPatch) -> None:
     script = iter(tiny_slm._chat.tokenize("kitchen\nand more"))
-    monkeypatch.setattr(tiny_slm, "_sample", lambda: next(script))
+    play(script, tiny_slm, monkeypatch)
     assert tiny_slm.generate(chat("Seen: fridge."), FreeLine(20)).text.startswith("kitchen\n")
     script = iter(tiny_slm._chat.tokenize("a b c d e f g h"))
     assert len(tiny_slm.generate(chat("Seen: fridge."), FreeLine(3)).text) < len("a b c d e f g h")
@@ -339,13 +347,11 @@ def test_cancelling_ends_a_generation_even_within_an_evaluation(tiny_model: Any)
 
 def test_llama_cpp_itself_stops_when_the_flag_is_set(tiny_slm: Slm) -> None:
     """The callback answers from memory, without Python: set, it aborts a single evaluation."""
-    cancel = threading.Event()
-    with pytest.raises(SlmCancelled), tiny_slm._interruptible(time.monotonic(), None, cancel):
-        flag = tiny_slm._stop_flag
-        cancel.set()
-        flag[0] = b"\x01"
-        tiny_slm._stop_flag = type(flag)()  # what Python looks at stays unset: only llama.cpp can notice
-        tiny_slm._prefill(tiny_slm.tokenize_chat(chat(LONG)))
+    context = tiny_slm._contexts[False]
+    context.arm().set()
+    context.stop = StopFlag()  # what Python looks at stays unset: only llama.cpp can notice
+    with pytest.raises(Stopped):
+        context.prefill(tiny_slm.tokenize_chat(chat(LONG)))
     assert tiny_slm.generate(chat("x"), GRAMMAR).command in GRAMMAR.commands
 
 
@@ -392,13 +398,3 @@ def test_an_adapter_for_another_model_is_refused(tiny_model: Any, tmp_path: Path
         Slm(tiny_model.path, lora_path=tmp_path / "lora.gguf")
     with pytest.raises(SlmError, match=r"the LoRA adapter .*none\.gguf does not exist"):
         Slm(tiny_model.path, lora_path=tmp_path / "none.gguf")
-
-
-def test_gpu_layers_without_a_gpu_are_told(tiny_model: Any, caplog: pytest.LogCaptureFixture) -> None:
-    import llama_cpp
-
-    if llama_cpp.llama_supports_gpu_offload():
-        pytest.skip("this llama.cpp has a GPU")
-    with Slm(tiny_model.path, n_gpu_layers=5, n_threads=1):
-        pass
-    assert "n_gpu_layers is 5" in caplog.text

@@ -1,0 +1,135 @@
+"""The shapes of an answer: three lines of which the last is a command, one choice, or free text.
+
+Analysis and reasoning are free text of bounded length; only the command line is under the grammar. A section that
+ends early, grows too long or has no time left is closed by putting the next line head in, so an answer under a
+grammar is always well-formed.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from smallplan_planner.generation import SlmError
+from smallplan_planner.grammar import ChoiceGrammar, CommandGrammar, FreeLine
+from smallplan_planner.slm_budget import Speeds, TextBudget
+from smallplan_planner.slm_chat import HEADS, ChatVocabulary
+from smallplan_planner.slm_decoder import Decoder
+from smallplan_planner.slm_sampling import GrammarState
+
+
+@dataclass(frozen=True)
+class AnswerLimits:
+    """Tokens that the free text may take. Raises ValueError when one is below 1."""
+
+    analysis: int = 96
+    reasoning: int = 128
+    command: int = 96  # only without a grammar, which bounds it by itself
+
+    def __post_init__(self) -> None:
+        if min(self.analysis, self.reasoning, self.command) < 1:
+            raise ValueError(f"limits of an answer are at least 1 token each, got {self}")
+
+
+DEFAULT_LIMITS = AnswerLimits()
+
+
+class AnswerWriter:
+    """Writes one answer with a decoder, whose context has just read the prompt (and the first line head, where there
+    is one). `end` is when it is due (s, `time.monotonic`), None: never. What it measures goes into `speeds`."""
+
+    def __init__(
+        self, decoder: Decoder, chat: ChatVocabulary, limits: AnswerLimits, speeds: Speeds, end: float | None
+    ) -> None:
+        self.cut = False  # text was left out to be in time
+        self._decoder = decoder
+        self._chat = chat
+        self._limits = limits
+        self._speeds = speeds
+        self._end = end
+
+    def write_freely(self, line: FreeLine | None) -> str:
+        """Text up to the end token, the end of the command line (or of a short answer's line), or the limit."""
+        text = bytearray()
+        limits = self._limits
+        for _ in range(line.longest if line is not None else limits.analysis + limits.reasoning + limits.command):
+            token = self._decoder.sample()
+            piece = self._chat.piece(token)
+            if piece is None:
+                break
+            text += piece
+            if line is not None and b"\n" in text.lstrip():
+                break
+            if b"\n" in piece and re.search(rb"(^|\n)Command:[^\n]*\n", text):
+                break
+            self._decoder.push([token])
+        return text.decode("utf-8", "replace")
+
+    def write_sections(self, grammar: CommandGrammar) -> tuple[str, str, str]:
+        """Analysis, reasoning and command. The first two are cut where the command would be late otherwise."""
+        spelled = self._chat.tokenize(HEADS[-1] + grammar.lead + grammar.longest_choice)
+        budget = TextBudget(self._speeds, self._end, len(spelled))
+        begun, written = time.monotonic(), self._decoder.generated
+        analysis, head = self._write_section(self._limits.analysis, HEADS[1:], budget)
+        reasoning = ""
+        if head == HEADS[1]:
+            reasoning, _ = self._write_section(self._limits.reasoning, HEADS[2:], budget)
+        self._speeds.text.learn(self._decoder.generated - written, time.monotonic() - begun)
+        return analysis, reasoning, self.write_choice(grammar)
+
+    def write_choice(self, grammar: ChoiceGrammar) -> str:
+        """A choice of the grammar, a command for instance: the likeliest by the model's own choice of tokens."""
+        begun, written = time.monotonic(), self._decoder.generated
+        text = b""
+        with GrammarState(self._chat.vocab, grammar.gbnf) as state:
+            while (choice := grammar.complete(text[len(grammar.lead) :])) is None:
+                token = self._decoder.sample()
+                if not state.allows(token):
+                    token = self._sample_allowed(state)
+                state.accept(token)
+                text += self._chat.piece(token) or b""
+                self._decoder.push([token])
+        self._speeds.command.learn(self._decoder.generated - written, time.monotonic() - begun)
+        return choice
+
+    def _sample_allowed(self, state: GrammarState) -> int:
+        """The choice among the tokens that the grammar allows, for when the free choice is none of them."""
+        token = self._decoder.sample_allowed(state)
+        if token is None:
+            raise SlmError(f"{self._chat.path}: its tokenizer can't spell any answer that is open")
+        return token
+
+    def _write_section(self, limit: int, heads: Sequence[str], budget: TextBudget) -> tuple[str, str]:
+        """Free text up to the next line head, which is put in where the model does not write it."""
+        text = bytearray()
+        for _ in range(limit):
+            if not budget.allows_token():
+                self.cut = True
+                self._decoder.push(self._chat.head_tokens[heads[-1]])
+                return _one_line(text), heads[-1]
+            token = self._decoder.sample()
+            piece = self._chat.piece(token)
+            if piece is None:
+                break
+            text += piece
+            for head in heads:
+                at = text.find(head.encode(), max(0, len(text) - len(piece) - len(head)))
+                if at >= 0:
+                    self._decoder.push(self._cut_after(head, token, piece, len(text) - at - len(head)))
+                    return _one_line(text[:at]), head
+            self._decoder.push([token])
+        self._decoder.push(self._chat.head_tokens[heads[0]])
+        return _one_line(text), heads[0]
+
+    def _cut_after(self, head: str, token: int, piece: bytes, surplus: int) -> list[int]:
+        """A head's last token, without the `surplus` bytes that it holds beyond the head; a space may stay in text."""
+        may_stay = surplus == 0 or (head != HEADS[-1] and piece[-surplus:] == b" ")
+        return [token] if may_stay else self._chat.tokenize(piece[: len(piece) - surplus].decode("utf-8", "replace"))
+
+
+def _one_line(text: bytes | bytearray) -> str:
+    """Printable text on one line: a model may write anything, and this goes to logs and terminals."""
+    shown = (c if c.isprintable() else " " for c in text.decode("utf-8", "replace"))
+    return " ".join("".join(shown).split())

@@ -1,0 +1,184 @@
+"""One of llama.cpp's contexts with its KV cache: what was read, and how more is read.
+
+The KV cache of the prompt's common beginning is reused between calls, in whole chunks that always start at the
+same positions: so a token's state never depends on what was asked before, and answers at temperature 0 don't either.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+
+from smallplan_planner.generation import SlmError
+from smallplan_planner.slm_interrupt import StopFlag, Stopped
+from smallplan_planner.slm_log import forget_errors, last_errors
+
+CACHE_TYPES = {
+    "f16": llama_cpp.GGML_TYPE_F16,
+    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
+    "q4_0": llama_cpp.GGML_TYPE_Q4_0,
+}
+"""How keys and values are kept: 16, 8.5 or 4.5 bits a number. The latter two need flash attention."""
+
+FLASH_ATTENTION = {
+    "auto": llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "on": llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
+
+_ABORTED = 2  # what llama_decode returns when the abort callback stopped it
+
+
+@dataclass(frozen=True)
+class ContextSettings:
+    """What contexts of one model have in common."""
+
+    chunk: int  # tokens evaluated at once
+    n_threads: int
+    cache_type: str = "f16"  # of `CACHE_TYPES`
+    flash_attention: str = "auto"  # of `FLASH_ATTENTION`
+    outputs: int = 1  # tokens of one evaluation whose logits may be asked for
+
+    @property
+    def layout(self) -> str:
+        """What a KV cache has to agree in, to be taken over by another context of the same model."""
+        return f"chunk {self.chunk}, cache {self.cache_type}, flash attention {self.flash_attention}"
+
+
+class ModelContext:
+    """The context, with the KV cache of the prompt that was read last, and of the answer behind it.
+
+    Raises `SlmError` when it can't be made, for want of memory for instance.
+    """
+
+    def __init__(self, model: Any, path: Path, n_ctx: int, settings: ContextSettings) -> None:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = n_ctx
+        params.n_batch = params.n_ubatch = settings.chunk
+        params.n_outputs_max = settings.outputs  # logits of a whole chunk would take as much memory as the KV cache
+        params.n_threads = params.n_threads_batch = settings.n_threads
+        params.type_k = params.type_v = CACHE_TYPES[settings.cache_type]
+        params.flash_attn_type = FLASH_ATTENTION[settings.flash_attention]
+        params.no_perf = False
+        forget_errors()
+        self.handle = llama_cpp.llama_init_from_model(model, params)
+        if self.handle is None:
+            raise SlmError(f"{path}: no context of {n_ctx} tokens could be made: {last_errors()}; lower n_ctx")
+        self.size: int = llama_cpp.llama_n_ctx(self.handle)  # tokens
+        self.evaluated: list[int] = []  # the prompt's tokens in whole chunks whose KV cache is there
+        self.length = 0  # tokens in the KV cache, those of the answer included
+        self.adapter: Any = None
+        self.stop = StopFlag()
+        self._path = path
+        self._chunk = settings.chunk
+        self._memory = llama_cpp.llama_get_memory(self.handle)
+        most = max(settings.chunk, settings.outputs)
+        self._tokens = (llama_cpp.llama_token * most)()
+        self._wanted = (ctypes.c_int8 * most)(*([1] * most))
+
+    def free(self) -> None:
+        llama_cpp.llama_free(self.handle)
+
+    def arm(self) -> StopFlag:
+        """A new stop flag, which this context looks at from now on."""
+        self.stop = StopFlag()
+        self.stop.attach(self.handle)
+        return self.stop
+
+    def use_adapter(self, adapter: Any) -> None:
+        """Compute with a LoRA adapter, or with None; a change makes the KV cache void. Raises `SlmError`."""
+        if adapter == self.adapter:
+            return
+        count = 0 if adapter is None else 1
+        adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter)
+        forget_errors()
+        if llama_cpp.llama_set_adapters_lora(self.handle, adapters, count, (ctypes.c_float * 1)(1.0)) != 0:
+            raise SlmError(f"a LoRA adapter can't be applied to {self._path}: {last_errors()}")
+        self.adapter = adapter
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything that was read."""
+        llama_cpp.llama_memory_clear(self._memory, True)
+        self.evaluated.clear()
+        self.length = 0
+
+    def truncate(self, length: int) -> None:
+        """Forget what was read beyond `length` tokens; all of it where the model can't go back."""
+        if not llama_cpp.llama_memory_seq_rm(self._memory, 0, length, -1):  # recurrent models
+            self.clear()
+            return
+        del self.evaluated[length:]
+        self.length = length
+
+    def prefill(self, tokens: Sequence[int]) -> int:
+        """Read a prompt, from the first chunk that differs from the prompt before; returns the tokens reused."""
+        size, before = self._chunk, self.evaluated
+        same = next((i for i, (a, b) in enumerate(zip(tokens, before)) if a != b), min(len(tokens), len(before)))
+        self.truncate(min(same, len(tokens) - 1) // size * size)
+        reused = self.length
+        for begin in range(reused, len(tokens), size):
+            chunk = tokens[begin : begin + size]
+            self.evaluate(chunk)
+            if len(chunk) == size:
+                self.evaluated += chunk
+        return reused
+
+    def evaluate(self, tokens: Sequence[int]) -> None:
+        """Append tokens; afterwards the next one can be sampled. Raises `Stopped` and `SlmError`."""
+        for begin in range(0, len(tokens), self._chunk):
+            self._decode(tokens[begin : begin + self._chunk])
+
+    def evaluate_each(self, tokens: Sequence[int]) -> None:
+        """Append a few tokens (as many as `ContextSettings.outputs`) of which each one's successor can be sampled."""
+        self._decode(tokens, self._wanted)
+
+    def logits(self, index: int) -> Any:
+        """The logits behind a token of the last evaluation (-1: its last one), as a ctypes pointer to floats."""
+        return llama_cpp.llama_get_logits_ith(self.handle, index)
+
+    def reset_clock(self) -> None:
+        llama_cpp.llama_perf_context_reset(self.handle)
+
+    @property
+    def eval_time(self) -> float:
+        """Seconds that llama.cpp computed since `reset_clock`."""
+        perf = llama_cpp.llama_perf_context(self.handle)
+        return float(perf.t_p_eval_ms + perf.t_eval_ms) / 1000
+
+    def state(self) -> bytes:
+        """The KV cache of `evaluated`, in a form of llama.cpp's that another context of the same kind can take over."""
+        self.truncate(len(self.evaluated))
+        size = llama_cpp.llama_state_seq_get_size(self.handle, 0)
+        data = (ctypes.c_uint8 * size)()
+        return bytes(data[: llama_cpp.llama_state_seq_get_data(self.handle, data, size, 0)])
+
+    def restore(self, tokens: Sequence[int], state: bytes) -> bool:
+        """Take over a KV cache of these tokens; returns whether llama.cpp could. It has to come from such a context."""
+        self.clear()
+        data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        if len(tokens) > self.size or not llama_cpp.llama_state_seq_set_data(self.handle, data, len(state), 0):
+            self.clear()
+            return False
+        self.evaluated = list(tokens)
+        self.length = len(tokens)
+        return True
+
+    def _decode(self, tokens: Sequence[int], wanted: Any = None) -> None:
+        """One call of llama.cpp. `wanted`: flags of the tokens whose logits are computed, None: those of the last."""
+        if self.stop.is_set():
+            raise Stopped
+        self._tokens[: len(tokens)] = tokens
+        batch = llama_cpp.llama_batch(n_tokens=len(tokens), token=self._tokens, logits=wanted)
+        status = llama_cpp.llama_decode(self.handle, batch)
+        if status == _ABORTED:
+            raise Stopped
+        if status != 0:
+            raise SlmError(f"{self._path}: llama_decode failed with {status}: {last_errors()}")
+        llama_cpp.llama_synchronize(self.handle)
+        self.length += len(tokens)

@@ -1,0 +1,76 @@
+"""The KV cache on disk, so that a robot that starts again does not read its prompt's beginning again.
+
+A file belongs to one model, adapter, version of llama.cpp and layout of the cache, which its name is made of; a
+damaged one is recognised by its digest and counts as none. No llama.cpp in here.
+
+A file is a line `smallplan-kv 1`, a line of JSON (`tokens`: ids of the prompt's tokens, `digest`: SHA-256 of what
+follows), and llama.cpp's state of the sequence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_MAGIC = b"smallplan-kv 1\n"
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """The tokens that were read, and llama.cpp's KV cache of them."""
+
+    tokens: tuple[int, ...]
+    data: bytes
+
+
+def default_state_folder() -> Path:
+    """Where caches of a user's programs belong: $XDG_CACHE_HOME or ~/.cache, and our folder in it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smallplan" / "kv"
+
+
+def state_file(folder: Path, identity: Sequence[str]) -> Path:
+    """The file of a cache for exactly this: what tells models, adapters and settings apart, in a fixed order."""
+    return folder / f"{hashlib.sha256(json.dumps(list(identity)).encode()).hexdigest()[:32]}.kv"
+
+
+def write_state(path: Path, state: SavedState) -> None:
+    """Write a cache; a file that is there is replaced as a whole. Raises OSError."""
+    header = json.dumps({"tokens": state.tokens, "digest": hashlib.sha256(state.data).hexdigest()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(_MAGIC + header.encode() + b"\n" + state.data)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def read_state(path: Path) -> SavedState | None:
+    """The cache of a file; None, with a line in the log, when there is none or it is damaged."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        logger.warning("the KV cache %s can't be read: %s", path, error)
+        return None
+    head, _, data = content[len(_MAGIC) :].partition(b"\n")
+    try:
+        header = json.loads(head)
+        tokens, digest = tuple(int(token) for token in header["tokens"]), header["digest"]
+    except (ValueError, TypeError, KeyError):
+        tokens, digest = (), ""
+    if not content.startswith(_MAGIC) or not tokens or hashlib.sha256(data).hexdigest() != digest:
+        logger.warning("the KV cache %s is damaged and is not used", path)
+        return None
+    return SavedState(tokens, data)
