@@ -144,11 +144,11 @@ class BatchRollouts:
     def _name_rooms(self, running: Sequence[_Running]) -> None:
         """Answer what is asked about rooms until every search that goes on waits for a decision."""
         while asking := [one for one in running if isinstance(one.request, RoomQuestion)]:
-            words = [room_words(cast(RoomQuestion, one.request).labels) for one in asking]
-            seen = [index for index, some in enumerate(words) if some]
+            things = [cast(RoomQuestion, one.request).labels for one in asking]
+            seen = [index for index, some in enumerate(things) if room_words(some)]
             if self._rooms is None:  # greedy: a name that is drawn would be noise that no reward tells apart
                 self._rooms = self._generator.greedy(_ROOM_TOKENS)
-            made = self._rooms.generate([render_room(words[index], self._room_types) for index in seen])
+            made = self._rooms.generate([render_room(things[index], self._room_types) for index in seen])
             labels = [UNCERTAIN_ROOM] * len(asking)
             for index, completion in zip(seen, made, strict=True):
                 labels[index] = self._room_type(completion.text)
