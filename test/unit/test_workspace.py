@@ -90,6 +90,7 @@ def test_python_chosen_by_hand_must_fit(tools: Path) -> None:
         ("x86_64", True, False, {"-DGGML_CUDA=ON", "-DGGML_AVX2=ON"}, {"-DCMAKE_CUDA_ARCHITECTURES=87"}),
         ("aarch64", False, False, {"-DGGML_NATIVE=OFF"}, {"-DGGML_AVX2=ON", "-DGGML_CUDA=ON"}),
         ("aarch64", True, True, {"-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=87"}, {"-DGGML_AVX2=ON"}),
+        ("aarch64", False, True, {"-DGGML_CPU_ARM_ARCH=armv8.2-a+dotprod+fp16"}, {"-DGGML_CUDA=ON"}),
     ],
 )
 def test_flags_of_llama_cpp(processor: str, cuda: bool, jetson: bool, expected: set[str], absent: set[str]) -> None:
@@ -129,7 +130,9 @@ def test_a_failing_step_shows_the_end_of_its_output(tmp_path: Path, monkeypatch:
     assert not step.is_done()
 
 
-@pytest.mark.parametrize("name", ["runtime", "training", "torch", "test", "llama", "ros-wheels", "sourced-ros"])
+@pytest.mark.parametrize(
+    "name", ["runtime", "robot", "build", "training", "torch", "test", "llama", "ros-wheels", "sourced-ros"]
+)
 def test_every_requirement_is_pinned(name: str) -> None:
     def lines(path: Path) -> list[str]:
         return [line.strip() for line in path.read_text().splitlines() if line.strip() and line[0] != "#"]
