@@ -40,6 +40,14 @@ class Generation:
     cut: bool = False  # analysis and reasoning end early, so that the command is in time
 
 
+@dataclass(frozen=True)
+class PromptBudget:
+    """Tokens that a prompt may take. The first bound is hard; what can't be left out may exceed the second."""
+
+    most: int  # with more, it does not fit into the context beside the longest answer; below 1: nor does the answer
+    readable: int  # with more, a model reads it badly, that was trained on shorter ones; at most `most`
+
+
 class Generator(Protocol):
     """Whatever answers chat messages."""
 
@@ -59,6 +67,5 @@ class Generator(Protocol):
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of these messages as a prompt, chat template included."""
 
-    def prompt_budget(self, grammar: Grammar | None = None) -> int:
-        """Tokens that a prompt may take, so that the longest answer under this grammar fits beside it in the context;
-        below 1 where not even the answer fits."""
+    def prompt_budget(self, grammar: Grammar | None = None) -> PromptBudget:
+        """How long the prompt of an answer under this grammar may be."""

@@ -1,4 +1,4 @@
-"""What stays in a prompt that does not fit into the model's context: what matters for the target.
+"""What stays in a prompt that does not fit into the model's context, or is longer than it can read: what matters.
 
 `fit` shows a smaller house: a thing that is kept stands everywhere it would stand (in its room, among the options,
 among what is found), a thing that is left out stands nowhere, and each list says how many it lacks. No name and no
@@ -25,7 +25,7 @@ from dataclasses import replace
 from enum import IntEnum
 from typing import Any
 
-from smallplan_planner.generation import SlmError
+from smallplan_planner.generation import PromptBudget, SlmError
 from smallplan_planner.names import matches_target, without_counter
 from smallplan_planner.priors import Priors
 from smallplan_planner.prompt import (
@@ -74,12 +74,12 @@ class _Tier(IntEnum):
     REST = 8
 
 
-def fit(view: PromptView, count_tokens: CountTokens, budget: int, priors: Priors) -> PromptView:
-    """The view itself when its prompt takes at most `budget` tokens, else as much of it as fits, by relevance.
+def fit(view: PromptView, count_tokens: CountTokens, budget: PromptBudget, priors: Priors) -> PromptView:
+    """The view itself when its prompt is readable within `budget`, else as much of it as is, by relevance.
 
     A larger budget never leaves out more. Raises `SlmError` when not even the parts that are always kept fit.
     """
-    if count_tokens(render(view)) <= budget:
+    if count_tokens(render(view)) <= budget.readable:
         return view
     always = _always(view)
     order = [part for part in _by_relevance(view, priors) if part not in always]
@@ -88,34 +88,37 @@ def fit(view: PromptView, count_tokens: CountTokens, budget: int, priors: Priors
         return _restrict(view, always.union(order[:count]))
 
     least = count_tokens(render(take(0)))
-    if least > budget:
-        raise SlmError(
-            f"the parts of the prompt that can't be left out (task, rules, last actions, the robot's place) take "
-            f"{least} tokens, and {budget} are left for a prompt beside the longest answer: "
-            f"raise n_ctx by {least - budget} or more"
-        )
-    return take(_most(len(order), lambda count: count_tokens(render(take(count))) <= budget))
+    what = "the parts of the prompt that can't be left out (task, rules, last actions, the robot's place)"
+    limit = _limit(least, budget, what)
+    return take(_most(len(order), lambda count: count_tokens(render(take(count))) <= limit))
 
 
-def fit_room(labels: Sequence[str], room_types: Sequence[str], count_tokens: CountTokens, budget: int) -> list[Message]:
-    """The question which room this is, with as many of its things as fit into `budget` tokens, the most telling first.
+def fit_room(
+    labels: Sequence[str], room_types: Sequence[str], count_tokens: CountTokens, budget: PromptBudget
+) -> list[Message]:
+    """The question which room this is, with as many of its things as are readable, the most telling first.
 
     Raises ValueError as `render_room` does, and `SlmError` when not even one thing fits.
     """
     whole = render_room(labels, room_types)
-    if count_tokens(whole) <= budget:
+    if count_tokens(whole) <= budget.readable:
         return whole
 
     def ask(count: int) -> list[Message]:
         return render_room(labels, room_types, count + 1)
 
-    least = count_tokens(ask(0))
-    if least > budget:
+    limit = _limit(count_tokens(ask(0)), budget, "the question which room this is, with one thing in it")
+    return ask(_most(MAX_WORDS - 1, lambda count: count_tokens(ask(count)) <= limit))
+
+
+def _limit(least: int, budget: PromptBudget, what: str) -> int:
+    """The tokens to keep to, where `least` is what `what` takes: as many as are readable, unless that is too few."""
+    if least > budget.most:
         raise SlmError(
-            f"the question which room this is takes {least} tokens with one thing in it, and {budget} are left for a "
-            f"prompt: raise n_ctx by {least - budget} or more"
+            f"{what}: {least} tokens, and {budget.most} are left for a prompt beside the longest answer; "
+            f"raise n_ctx by {least - budget.most} or more"
         )
-    return ask(_most(MAX_WORDS - 1, lambda count: count_tokens(ask(count)) <= budget))
+    return max(least, budget.readable)
 
 
 def _most(total: int, fits: Callable[[int], bool]) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 
 import llama_cpp
 
-from smallplan_planner.generation import Generation, SlmCancelled, SlmDeadlineError, SlmError
+from smallplan_planner.generation import Generation, PromptBudget, SlmCancelled, SlmDeadlineError, SlmError
 from smallplan_planner.grammar import ChoiceGrammar, CommandGrammar, Grammar
 from smallplan_planner.prompt import Message
 from smallplan_planner.slm_adapters import Adapter, Adapters, model_metadata
@@ -31,7 +31,7 @@ from smallplan_planner.slm_context import CACHE_TYPES, FLASH_ATTENTION, ContextS
 from smallplan_planner.slm_decoder import Decoder
 from smallplan_planner.slm_files import check_gguf, check_sha256, fingerprint
 from smallplan_planner.slm_gpu import check_gpu_layers
-from smallplan_planner.slm_identity import check_prompt_version
+from smallplan_planner.slm_identity import check_prompt_version, trained_prompt_tokens
 from smallplan_planner.slm_interrupt import Stopped, stopping
 from smallplan_planner.slm_log import capture_log, forget_errors, last_errors
 from smallplan_planner.slm_sampling import Sampler
@@ -209,9 +209,13 @@ class Slm:
                 raise SlmError(f"{self.path} is closed")
             return len(self.tokenize_chat(messages))
 
-    def prompt_budget(self, grammar: Grammar | None = None) -> int:
-        """As `Generator.prompt_budget`: n_ctx without the longest answer."""
-        return self._n_ctx - self._longest_answer(grammar)
+    def prompt_budget(self, grammar: Grammar | None = None) -> PromptBudget:
+        """As `Generator.prompt_budget`: what n_ctx leaves beside the longest answer, and what the model's training
+        does, as it says itself (`smallplan.prompt_tokens`) or by the length of its context then."""
+        answer, adapter = self._longest_answer(grammar), self._adapter
+        trained = trained_prompt_tokens(self._metadata, adapter.metadata if adapter is not None else {})
+        most = self._n_ctx - answer
+        return PromptBudget(most, min(most, self._n_ctx_train - answer if trained is None else trained))
 
     # Adapters
 
@@ -311,13 +315,13 @@ class Slm:
             raise SlmError(f"{self.path} ({size} bytes) is not a model that llama.cpp can load: {last_errors()}")
         self._chat = ChatVocabulary(self._model, self.path)
         self._metadata = model_metadata(self._model)
+        self._n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(self._model)
         self._fingerprint = fingerprint(self.path)
         self._adapters = Adapters(self._model, self.path, self._metadata)
 
     def _make_context(self, short: bool, n_ctx: int) -> ModelContext:
-        trained = llama_cpp.llama_model_n_ctx_train(self._model)
-        if n_ctx > trained:
-            logger.info("n_ctx is %d, the model was trained with %d: long prompts may be read badly", n_ctx, trained)
+        if n_ctx > (trained := self._n_ctx_train):
+            logger.info("n_ctx is %d, the model was trained with %d, and prompts stay within that", n_ctx, trained)
         context = ModelContext(self._model, self.path, n_ctx, self._settings)
         self._contexts[short] = context
         return context

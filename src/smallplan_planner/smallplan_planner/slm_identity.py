@@ -2,7 +2,8 @@
 
 Keys of our own, which `smallplan export` writes:
 - `smallplan.prompt_version`: the version of the prompt that it was trained with (`prompt.PROMPT_VERSION`);
-- `smallplan.base_model`, in an adapter: the `general.name` of the model that it was trained on.
+- `smallplan.base_model`, in an adapter: the `general.name` of the model that it was trained on;
+- `smallplan.prompt_tokens`: tokens of the longest prompts that it was trained with, where that is worth telling.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 PROMPT_VERSION_KEY = "smallplan.prompt_version"
 BASE_MODEL_KEY = "smallplan.base_model"
+PROMPT_TOKENS_KEY = "smallplan.prompt_tokens"
 
 _NAME = "general.name"
 
@@ -61,6 +63,12 @@ def check_base(
         raise SlmError(
             f"{adapter_path} is not a LoRA adapter for {path}: it was trained on {wanted!r}, and this model is {name!r}"
         )
+
+
+def trained_prompt_tokens(metadata: Mapping[str, str], adapter_metadata: Mapping[str, str]) -> int | None:
+    """Tokens of the longest prompts that a model, or its adapter, was trained with; None where neither says so."""
+    text = adapter_metadata.get(PROMPT_TOKENS_KEY, metadata.get(PROMPT_TOKENS_KEY, ""))
+    return int(text) if text.isdecimal() and int(text) > 0 else None
 
 
 def _plain(name: str) -> str:

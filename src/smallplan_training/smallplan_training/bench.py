@@ -28,7 +28,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from smallplan_planner.generation import Generation, Generator, SlmError
+from smallplan_planner.generation import Generation, Generator, PromptBudget, SlmError
 from smallplan_planner.grammar import Grammar
 from smallplan_planner.policies import GreedyPolicy, Policy, SlmPolicy, classify_rooms
 from smallplan_planner.priors import load_priors
@@ -99,7 +99,7 @@ class RecordingGenerator:
         """As `Generator.count_tokens`."""
         return self._generator.count_tokens(messages)
 
-    def prompt_budget(self, grammar: Grammar | None = None) -> int:
+    def prompt_budget(self, grammar: Grammar | None = None) -> PromptBudget:
         """As `Generator.prompt_budget`."""
         return self._generator.prompt_budget(grammar)
 

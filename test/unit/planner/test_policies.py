@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fixtures.graphs import PRIORS, house, scene_graphs
 from smallplan_planner.actions import ActionKind, Outcome
-from smallplan_planner.generation import Generation, SlmDeadlineError
+from smallplan_planner.generation import Generation, PromptBudget, SlmDeadlineError
 from smallplan_planner.grammar import FreeLine, Grammar
 from smallplan_planner.policies import GreedyPolicy, RandomPolicy, SlmPolicy, classify_rooms
 from smallplan_planner.priors import load_priors
@@ -53,8 +53,8 @@ class ScriptedGenerator:
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return sum(len(message.content) for message in messages)
 
-    def prompt_budget(self, grammar: Grammar | None = None) -> int:
-        return self.budget
+    def prompt_budget(self, grammar: Grammar | None = None) -> PromptBudget:
+        return PromptBudget(self.budget, self.budget)
 
 
 def test_greedy_takes_what_is_nearest_of_frontiers_doors_and_containers() -> None:

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.graphs import PRIORS, scene_graphs
-from smallplan_planner.generation import SlmError
+from smallplan_planner.generation import PromptBudget, SlmError
+from smallplan_planner.grammar import build_grammar
 from smallplan_planner.names import matches_target
 from smallplan_planner.policies import SlmPolicy
 from smallplan_planner.priors import load_priors
@@ -48,7 +49,7 @@ def imagined_views(count: int) -> Iterator[PromptView]:
 
 
 def fitted(view: PromptView, budget: int) -> PromptView:
-    return fit(view, count_characters, budget, load_priors())
+    return fit(view, count_characters, PromptBudget(budget, budget), load_priors())
 
 
 def least_budget(view: PromptView) -> int:
@@ -156,10 +157,10 @@ def test_no_graph_breaks_the_choice(graph: SceneGraph, share: float) -> None:
         view = episode.situation().view
         budget = int(size(view) * share)
         try:
-            cut = fit(view, count_characters, budget, PRIORS)
+            cut = fit(view, count_characters, PromptBudget(budget, budget), PRIORS)
         except SlmError:
             budget = least_budget(view)
-            cut = fit(view, count_characters, budget, PRIORS)
+            cut = fit(view, count_characters, PromptBudget(budget, budget), PRIORS)
         assert size(cut) <= budget
         assert (cut.matches or ())[:1] == (view.matches or ())[:1]
 
@@ -167,9 +168,19 @@ def test_no_graph_breaks_the_choice(graph: SceneGraph, share: float) -> None:
 def test_parts_that_are_always_kept_and_do_not_fit_are_an_error_with_the_remedy() -> None:
     view = next(imagined_views(1))
     least = least_budget(view)
-    with pytest.raises(SlmError, match=rf"take {least} tokens, and {least - 5} are left .* raise n_ctx by 5 or more"):
+    with pytest.raises(SlmError, match=rf": {least} tokens, and {least - 5} are left .* raise n_ctx by 5 or more"):
         fitted(view, least - 5)
     assert size(fitted(view, least)) <= least
+
+
+def test_a_prompt_is_as_long_as_the_model_can_read_unless_what_is_always_kept_is_longer() -> None:
+    for view in imagined_views(10):
+        least, most = least_budget(view), size(view)
+        middle = (least + most) // 2
+        assert fit(view, count_characters, PromptBudget(10 * most, middle), load_priors()) == fitted(view, middle)
+        for readable in (-5, 0, least // 2):
+            short = fit(view, count_characters, PromptBudget(10 * most, readable), load_priors())
+            assert short == fitted(view, least)
 
 
 # The words
@@ -256,15 +267,16 @@ def test_the_question_about_a_crowded_room_names_what_tells_most() -> None:
     text = render_room(labels, types)[1].content
     assert f", and {303 - MAX_WORDS} more.\n" in text
     assert {"fridge", "oven", "sink"} <= set(text.removeprefix("Seen: ").split(", "))
-    messages = fit_room(labels, types, count_characters, count_characters(render_room(["sink"], types)) + 60)
+    few = count_characters(render_room(["sink"], types)) + 60
+    messages = fit_room(labels, types, count_characters, PromptBudget(few, few))
     text = messages[1].content
     assert "fridge, " in text and "oven" in text and text.endswith(" more.\nRoom type:")
-    assert fit_room(labels, types, count_characters, 10_000) == render_room(labels, types)
+    assert fit_room(labels, types, count_characters, PromptBudget(10_000, 10_000)) == render_room(labels, types)
 
 
 def test_a_question_about_a_room_that_does_not_fit_is_an_error() -> None:
-    with pytest.raises(SlmError, match="with one thing in it, and 50 are left"):
-        fit_room(["fridge", "oven"], load_priors().rooms, count_characters, 50)
+    with pytest.raises(SlmError, match=r"with one thing in it: .* and 50 are left"):
+        fit_room(["fridge", "oven"], load_priors().rooms, count_characters, PromptBudget(50, 50))
 
 
 # A real model
@@ -280,7 +292,8 @@ def test_the_default_model_decides_in_a_crowded_building(n_ctx: int) -> None:
             episode = search_in(graph, "mug")
             situation = episode.situation()
             answer = policy.decide(situation)
-            assert n_ctx - 400 < answer.prompt_tokens < n_ctx
+            readable = slm.prompt_budget(build_grammar(situation.options, situation.names)).readable
+            assert readable - 40 < answer.prompt_tokens <= readable < n_ctx
             assert (", and " in answer.prompt) and ("Found: mug in playroom-5." in answer.prompt) == bool(
                 situation.matches
             )
@@ -294,8 +307,8 @@ def test_a_context_too_small_for_what_is_always_kept_is_an_error(tiny_slm: Any) 
         def __getattr__(self, name: str) -> Any:
             return getattr(tiny_slm, name)
 
-        def prompt_budget(self, _: object) -> int:
-            return 40
+        def prompt_budget(self, _: object) -> PromptBudget:
+            return PromptBudget(40, 40)
 
     with pytest.raises(SlmError, match="raise n_ctx by"):
         SlmPolicy(Small()).decide(crowded())
