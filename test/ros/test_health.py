@@ -28,8 +28,14 @@ def container(tmp_path: Path) -> Path:
     """A folder like /opt/smallplan in an image, made of this workspace."""
     if not (ROOT / "install" / "local_setup.bash").is_file():
         pytest.skip("the workspace is not built (make setup)")
-    for name in (".venv", "install", "docker"):
+    for name in (".venv", "docker", "install/lib"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / name)
+    # Sources first, as in scripts/env.sh: links to modules that are newer than the build are not there yet.
+    sources = os.pathsep.join(path for path in sys.path if path)
+    (tmp_path / "install" / "local_setup.bash").write_text(
+        f'. "{ROOT}/install/local_setup.bash"\nexport PYTHONPATH="{sources}:$PYTHONPATH"\n'
+    )
     return tmp_path
 
 
@@ -43,7 +49,6 @@ def run_script(world: World, container: Path, name: str, *words: str) -> subproc
         "SMALLPLAN_ROS_SETUP": str(setup),
         "ROS_DOMAIN_ID": str(world.domain),
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(container / "docker" / "fastdds_udp.xml"),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
     script = container / "docker" / name
     return subprocess.run([script, *words], env=environment, capture_output=True, text=True, timeout=120)

@@ -184,6 +184,7 @@ def test_compose_builds_from_what_is_there(kind: str) -> None:
         context = (DOCKER / service["build"]["context"]).resolve()
         assert context == ROOT, name
         assert context / service["build"]["dockerfile"] == DOCKER / f"{kind}.Dockerfile", name
+        assert set(service["build"].get("args", [])) <= set(IMAGES[kind].arguments), name
         assert re.fullmatch(rf"smallplan/{kind}:\d+\.\d+\.\d+", service["image"]), name
 
 

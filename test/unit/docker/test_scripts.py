@@ -104,7 +104,7 @@ def test_wrong_arguments_change_nothing_and_say_what_is_expected(script: Path) -
         pytest.skip("its arguments are those of the health command")
     done = run(script, *(["x"] * 5 if script.name not in ("install_packages.sh", "entrypoint.sh") else []))
     assert done.returncode == 1
-    assert done.stderr.startswith(f"{script.name}: usage: {script.name} ")
+    assert done.stderr.startswith(f"{script.name}: usage: {script.name} "), done.stderr
 
 
 # -- system packages and the user
@@ -336,6 +336,72 @@ def test_without_ros_no_workspace_is_built(
     done = build_workspace("robot", tmp_path, python, asked, **changes)
     assert done.returncode == 1 and reason in done.stderr
     assert not (tmp_path / "prefix").exists()
+
+
+# -- the Jetson itself
+
+
+@pytest.fixture
+def jetson(tmp_path: Path) -> Path:
+    """A machine with all that is needed, as far as the script looks; its docker/.env has a line of its own."""
+    for name, text in (
+        ("etc/nv_tegra_release", "# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic, EABI: aarch64, DATE: now\n"),
+        ("proc/meminfo", "MemTotal:        7802940 kB\nMemFree:  100 kB\nMemAvailable:    5452595 kB\n"),
+        ("docker/.env", "ROS_DOMAIN_ID=7\nRENDER_GID=1\n"),
+    ):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    for script in ("common.sh", "prepare_jetson.sh"):
+        shutil.copy2(DOCKER / script, tmp_path / "docker" / script)
+    for tool, text in (
+        ("docker", 'case "$1" in info) echo \'{"nvidia":{},"runc":{}}\' ;; esac\n'),
+        ("getent", "echo render:x:104:\n"),
+        ("nvpmodel", "echo NV Power Mode: MAXN_SUPER; echo 2\n"),
+    ):
+        write_script(tmp_path / "bin" / tool, f"#!/bin/sh\n{text}")
+    return tmp_path
+
+
+def prepare(jetson: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{jetson}/bin{os.pathsep}{os.environ['PATH']}"
+    return run(jetson / "docker" / "prepare_jetson.sh", PATH=path, SMALLPLAN_ROOT=jetson)
+
+
+def test_a_jetson_is_prepared(jetson: Path) -> None:
+    for _ in range(2):
+        done = prepare(jetson)
+        assert done.returncode == 0, done.stderr
+        assert (jetson / "docker" / ".env").read_text() == "ROS_DOMAIN_ID=7\nRENDER_GID=104\n"
+    assert "L4T r36.4.3" in done.stdout and "Power mode: MAXN_SUPER" in done.stdout and "5324 MiB" in done.stdout
+
+
+def test_an_older_jetpack_6_needs_another_base(jetson: Path) -> None:
+    (jetson / "etc" / "nv_tegra_release").write_text("# R36 (release), REVISION: 3.0, GCID: 1\n")
+    (jetson / "docker" / ".env").write_text("L4T_IMAGE=nvcr.io/nvidia/l4t-jetpack:r36.3.0\n")
+    assert prepare(jetson).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("etc/nv_tegra_release", "", "this is no Jetson"),
+        ("etc/nv_tegra_release", "# R35 (release), REVISION: 4.1, GCID: 1", "runs L4T r35.4.1"),
+        (
+            "etc/nv_tegra_release",
+            "# R36 (release), REVISION: 3.0, GCID: 1",
+            "L4T_IMAGE=nvcr.io/nvidia/l4t-jetpack:r36.3",
+        ),
+        ("bin/docker", "#!/bin/sh\nexit 1\n", "docker does not answer"),
+        ("bin/docker", "#!/bin/sh\necho '{\"runc\":{}}'\n", "no runtime nvidia"),
+        ("bin/docker", "#!/bin/sh\n[ $1 = info ] && echo '\"nvidia\"'\n", "has no compose"),
+        ("bin/getent", "#!/bin/sh\n", "no group render"),
+    ],
+)
+def test_what_a_jetson_lacks_is_said_with_its_remedy(jetson: Path, name: str, text: str, reason: str) -> None:
+    (jetson / name).write_text(text)
+    done = prepare(jetson)
+    assert done.returncode == 1 and reason in done.stderr
+    assert (jetson / "docker" / ".env").read_text() == "ROS_DOMAIN_ID=7\nRENDER_GID=1\n", "it changed nothing"
 
 
 # -- what runs in the container
