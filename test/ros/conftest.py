@@ -36,6 +36,14 @@ def localhost_only() -> None:
         os.environ.pop("ROS_LOCALHOST_ONLY", None)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder where planners keep their KV caches: not the user's."""
+    folder = tmp_path_factory.mktemp("caches")
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    return folder / "smallplan" / "kv"
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, localhost_only: None) -> Iterator[object]:
     """A `World` in a domain of its own; its nodes and processes end with the module."""

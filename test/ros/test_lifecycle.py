@@ -78,6 +78,65 @@ def test_transitions_that_do_not_exist_are_refused(world: World) -> None:
     assert "Traceback" not in planner.output
 
 
+def test_adapters_change_while_the_planner_runs(world: World, tiny_model: Path, tmp_path: Path) -> None:
+    """By the parameter's service; a wrong one is refused with its reason, and the one before stays."""
+    from fixtures.tiny_gguf import write_tiny_lora
+
+    for name, size in (("kitchen", 64), ("other", 32)):
+        write_tiny_lora(tmp_path / f"{name}.gguf", dim=size)
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "kitchen.gguf").rename(tmp_path / "adapters" / "kitchen.gguf")
+    planner = world.start_planner(
+        policy="slm", model_path=tiny_model, lora_folder=tmp_path / "adapters", n_threads=1, max_steps=1
+    )
+    world.perceive(endless_graph())
+
+    def answer() -> str:
+        search = world.search()
+        search.result()
+        decision = search.feedback[0].decision
+        assert decision.source == "slm"
+        return decision.analysis + decision.reasoning
+
+    plain = answer()
+    assert world.set_parameter("lora_path", "kitchen") == ""
+    assert answer() != plain
+    wait_until(lambda: "LoRA adapter: kitchen" in planner.output, what="the change in the log")
+    assert "is not a LoRA adapter for" in world.set_parameter("lora_path", str(tmp_path / "other.gguf"))
+    assert "does not exist" in world.set_parameter("lora_path", "bedroom")
+    assert answer() != plain
+    assert world.set_parameter("lora_path", "") == ""
+    assert answer() == plain
+    planner.stop()
+
+
+def test_the_cache_outlives_the_planner(world: World, tiny_model: Path, own_caches: Path) -> None:
+    world.perceive(endless_graph())
+    reused = []
+    for _ in range(2):
+        planner = world.start_planner(policy="slm", model_path=tiny_model, n_threads=1, max_steps=1)
+        search = world.search("zebra")
+        search.result()
+        reused.append(search.feedback[0].decision.reused_tokens)
+        assert world.change_state("deactivate")
+        assert list(own_caches.glob("*.kv"))
+        planner.stop()
+    assert reused[0] == 0 and reused[1] >= 64
+
+
+def test_a_model_for_another_prompt_or_with_another_digest(world: World, tiny_model: Path, tmp_path: Path) -> None:
+    from fixtures.tiny_gguf import write_tiny_gguf
+
+    write_tiny_gguf(tmp_path / "old.gguf", keys={"smallplan.prompt_version": "1"})
+    planner = world.start_planner("unconfigured", policy="slm", model_path=tmp_path / "old.gguf")
+    wait_until(lambda: "trained with version 1 of the prompt" in planner.output, what="the reason")
+    assert world.set_parameter("model_sha256", "0" * 64) == ""
+    assert not world.change_state("configure")
+    wait_until(lambda: "configured is 0000" in planner.output, what="the other reason")
+    assert world.state() == "unconfigured"
+    planner.stop()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_robot_and_ends_the_process(world: World, number: int) -> None:
     planner = world.start_planner()

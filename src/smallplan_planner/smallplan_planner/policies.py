@@ -23,6 +23,9 @@ from smallplan_planner.room_prompt import parse_room, room_grammar, room_words
 from smallplan_planner.scene_graph import distance_key
 from smallplan_planner.search import Answer, SearchEpisode, Situation
 
+CUT_NOTE = "[cut to meet the deadline]"
+"""Ends the reasoning of an answer whose analysis or reasoning the model had no time to finish."""
+
 
 class Policy(Protocol):
     def decide(self, situation: Situation) -> Answer:
@@ -97,7 +100,7 @@ class SlmPolicy:
 
     Without the grammar an answer that can't be parsed is returned with its `parse_error`, and refused commands
     are left for the episode to find; a room is uncertain then, and counted in `unreadable_rooms`. `deadline` is in
-    seconds for one answer.
+    seconds for one answer, where the methods are not told another.
     """
 
     source = "slm"
@@ -111,38 +114,43 @@ class SlmPolicy:
         self.rooms_asked = 0
         self.unreadable_rooms = 0
 
-    def classify_room(self, labels: Iterable[str], cancel: threading.Event | None = None) -> str:
+    def classify_room(
+        self, labels: Iterable[str], cancel: threading.Event | None = None, deadline: float | None = None
+    ) -> str:
         """Ask the model, unless nothing was seen; raises as `decide` does."""
-        labels = tuple(labels)
+        labels, due = tuple(labels), self._due(deadline)
         if not room_words(labels):
             return UNCERTAIN_ROOM
         self.rooms_asked += 1
         grammar = self._room_grammar if self._use_grammar else FreeLine(self._room_grammar.longest)
         budget = self._slm.prompt_budget(grammar)
         messages = fit_room(labels, self._priors.rooms, self._slm.count_tokens, budget)
-        made = self._slm.generate(messages, grammar, self._deadline, cancel)
+        made = self._slm.generate(messages, grammar, _left(due), cancel)
         try:
             return parse_room(made.text, self._priors.rooms)
         except ParseError:
             self.unreadable_rooms += 1
             return UNCERTAIN_ROOM
 
-    def decide(self, situation: Situation, cancel: threading.Event | None = None) -> Answer:
+    def decide(
+        self, situation: Situation, cancel: threading.Event | None = None, deadline: float | None = None
+    ) -> Answer:
         """Ask the model about as much of the situation as fits into its context.
 
-        Raises `SlmDeadlineError`, `SlmCancelled` (once `cancel` is set) and `SlmError`.
+        Where its reasons were cut to be in time, `reasoning` ends with `CUT_NOTE`. Raises `SlmDeadlineError`,
+        `SlmCancelled` (once `cancel` is set) and `SlmError`.
         """
-        start = time.monotonic()
+        start, due = time.monotonic(), self._due(deadline)
         grammar = build_grammar(situation.options, situation.names) if self._use_grammar else None
         view = fit(situation.view, self._slm.count_tokens, self._slm.prompt_budget(grammar), self._priors)
-        made = self._slm.generate(render(view), grammar, self._deadline, cancel)
+        made = self._slm.generate(render(view), grammar, _left(due), cancel)
         response, parse_error = Response(made.analysis, made.reasoning, made.command), ""
         if grammar is None:
             response, parse_error = read_response(made.text)
         return Answer(
             response.command,
             response.analysis,
-            response.reasoning,
+            f"{response.reasoning} {CUT_NOTE}".strip() if made.cut else response.reasoning,
             source=self.source,
             prompt=made.prompt,
             prompt_tokens=made.prompt_tokens,
@@ -151,3 +159,12 @@ class SlmPolicy:
             latency=time.monotonic() - start,
             parse_error=parse_error,
         )
+
+    def _due(self, deadline: float | None) -> float | None:
+        """When an answer is due that is asked for now (s, `time.monotonic`)."""
+        seconds = self._deadline if deadline is None else deadline
+        return None if seconds is None else time.monotonic() + seconds
+
+
+def _left(due: float | None) -> float | None:
+    return None if due is None else max(0.0, due - time.monotonic())

@@ -68,7 +68,9 @@ class ModelContext:
         forget_errors()
         self.handle = llama_cpp.llama_init_from_model(model, params)
         if self.handle is None:
-            raise SlmError(f"{path}: no context of {n_ctx} tokens could be made: {last_errors()}; lower n_ctx")
+            raise SlmError(
+                f"{path}: no context of {n_ctx} tokens can be made: {last_errors()}; where memory is short, lower n_ctx"
+            )
         self.size: int = llama_cpp.llama_n_ctx(self.handle)  # tokens
         self.evaluated: list[int] = []  # the prompt's tokens in whole chunks whose KV cache is there
         self.length = 0  # tokens in the KV cache, those of the answer included

@@ -112,7 +112,7 @@ def test_the_model_is_asked_the_prompt_under_the_grammar_of_the_open_actions() -
     [(messages, grammar, deadline, seen)] = generator.asked
     assert messages == render(now.view)
     assert len(grammar.commands) == len(now.options)
-    assert (deadline, seen) == (2.5, cancel)
+    assert 0 < deadline <= 2.5 and seen is cancel
     assert (answer.command, answer.analysis, answer.reasoning) == ("explore(room-1)", "a", "b")
     assert (answer.source, answer.prompt, answer.parse_error) == ("slm", "the prompt", "")
     assert (answer.prompt_tokens, answer.reused_tokens, answer.generated_tokens) == (11, 7, 5)
@@ -137,7 +137,7 @@ def test_a_room_is_asked_for_under_the_grammar_of_room_types() -> None:
     [(messages, grammar, deadline, seen)] = generator.asked
     assert messages == render_room(["bed", "zork"], load_priors().rooms)
     assert grammar.choices == (*load_priors().rooms, "other room")
-    assert (deadline, seen) == (2.5, cancel)
+    assert 0 < deadline <= 2.5 and seen is cancel
 
 
 def test_a_room_in_which_nothing_was_seen_costs_no_generation() -> None:
@@ -190,3 +190,20 @@ def test_policies_work_without_llama_cpp() -> None:
     code = "import smallplan_planner.policies, sys; assert not {'llama_cpp', 'rclpy'} & set(sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)
+
+
+def test_an_answer_that_was_cut_says_so_in_its_reasoning() -> None:
+    for reasoning, shown in (("It is", "It is [cut to meet the deadline]"), ("", "[cut to meet the deadline]")):
+        made = Generation("", "the prompt", "a", reasoning, "explore(room-1)", cut=True)
+        answer = SlmPolicy(ScriptedGenerator(made)).decide(situation())
+        assert (answer.command, answer.source, answer.reasoning) == ("explore(room-1)", "slm", shown)
+
+
+def test_a_question_may_have_a_deadline_of_its_own() -> None:
+    generator = ScriptedGenerator(Generation("kitchen", "", command="done()"))
+    policy = SlmPolicy(generator, deadline=100.0)
+    policy.decide(situation(), deadline=7.0)
+    policy.classify_room(["fridge"], deadline=5.0)
+    policy.decide(situation())
+    assert [asked[2] for asked in generator.asked] == [pytest.approx(most, abs=3.0) for most in (7.0, 5.0, 100.0)]
+    assert all(asked[2] <= most for asked, most in zip(generator.asked, (7.0, 5.0, 100.0)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -9,13 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import pytest
 
 from fixtures.tiny_gguf import write_tiny_gguf, write_tiny_lora
 from smallplan_planner.grammar import ChoiceGrammar, CommandGrammar, FreeLine
-from smallplan_planner.prompt import Message
+from smallplan_planner.prompt import PROMPT_VERSION, Message
 from smallplan_planner.response import parse_response
 from smallplan_planner.slm import AnswerLimits, Slm, SlmCancelled, SlmDeadlineError, SlmError
+from smallplan_planner.slm_budget import TextBudget
+from smallplan_planner.slm_context import ModelContext
 from smallplan_planner.slm_interrupt import StopFlag, Stopped
 
 GRAMMAR = CommandGrammar(("explore(kitchen)", "navigate(kitchen, mug)", "navigate(kitchen, mug-2)", "done()"))
@@ -398,3 +402,236 @@ def test_an_adapter_for_another_model_is_refused(tiny_model: Any, tmp_path: Path
         Slm(tiny_model.path, lora_path=tmp_path / "lora.gguf")
     with pytest.raises(SlmError, match=r"the LoRA adapter .*none\.gguf does not exist"):
         Slm(tiny_model.path, lora_path=tmp_path / "none.gguf")
+
+
+def test_adapters_change_at_run_time_and_the_base_stays(tiny_model: Any, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_tiny_lora(tmp_path / f"lora-{seed}.gguf", seed=seed)
+    question, limits = chat(LONG), AnswerLimits(20, 20)
+
+    def alone(**kwargs: Any) -> str:
+        with Slm(tiny_model.path, n_threads=1, limits=limits, **kwargs) as slm:
+            return slm.generate(question, GRAMMAR).text
+
+    expected = {"": alone()} | {name: alone(lora_path=tmp_path / f"{name}.gguf") for name in ("lora-1", "lora-2")}
+    assert len(set(expected.values())) == 3
+    with Slm(tiny_model.path, lora_folder=tmp_path, n_threads=1, limits=limits) as slm:
+        model = slm._model
+        for name in ("", "lora-2", "lora-1", "lora-2.gguf", "", str(tmp_path / "lora-1.gguf")):
+            slm.use_adapter(name)
+            made = slm.generate(question, GRAMMAR)
+            assert made.text == expected[Path(name).stem]
+            assert made.reused_tokens == 0, "what another adapter has read is void"
+            assert slm.adapter == (tmp_path / f"{Path(name).stem}.gguf" if name else None)
+        assert slm._model is model and len(slm._adapters.loaded) == 2
+
+
+def test_a_change_of_adapter_does_not_wait_for_the_answer_under_way(tiny_slm: Slm, tmp_path: Path) -> None:
+    write_tiny_lora(tmp_path / "lora.gguf")
+    with tiny_slm._lock:  # as during an answer
+        tiny_slm.use_adapter(tmp_path / "lora.gguf")
+        tiny_slm.use_adapter("")
+
+
+def test_a_wrong_adapter_is_refused_and_the_old_one_stays(tmp_path: Path) -> None:
+    write_tiny_gguf(tmp_path / "base.gguf", keys={"smallplan.prompt_version": PROMPT_VERSION})
+    write_tiny_lora(tmp_path / "good.gguf", keys={"smallplan.base_model": "Tiny"})
+    write_tiny_lora(tmp_path / "size.gguf", dim=32)
+    write_tiny_lora(tmp_path / "kind.gguf", architecture="qwen2")
+    write_tiny_lora(tmp_path / "base2.gguf", keys={"smallplan.base_model": "tiny-instruct"})
+    write_tiny_lora(tmp_path / "prompt.gguf", keys={"smallplan.prompt_version": "0"})
+    (tmp_path / "text.gguf").write_bytes(b"not an adapter at all, but long enough")
+    wrong = {
+        "size.gguf": "is not a LoRA adapter for",
+        "kind.gguf": "is not a LoRA adapter for .*arch",
+        "base2.gguf": "trained on 'tiny-instruct', and this model is 'tiny'",
+        "base.gguf": "is not a LoRA adapter for",
+        "prompt.gguf": "was trained with version 0 of the prompt",
+        "text.gguf": "is not a GGUF",
+        "none.gguf": "does not exist",
+    }
+    with Slm(tmp_path / "base.gguf", lora_path=tmp_path / "good.gguf", n_threads=1, limits=AnswerLimits(9, 9)) as slm:
+        before = slm.generate(chat(LONG), GRAMMAR)
+        for name, reason in wrong.items():
+            with pytest.raises(SlmError, match=reason):
+                slm.use_adapter(tmp_path / name)
+            assert slm.adapter == tmp_path / "good.gguf"
+        after = slm.generate(chat(LONG), GRAMMAR)
+    assert after.text == before.text and after.reused_tokens > 0
+    with pytest.raises(SlmError, match="closed"):
+        slm.use_adapter("")
+
+
+def test_a_folder_of_adapters_has_some(tiny_model: Any, tmp_path: Path) -> None:
+    with pytest.raises(SlmError, match="holds no file"):
+        Slm(tiny_model.path, lora_folder=tmp_path)
+    with pytest.raises(SlmError, match="does not exist"):
+        Slm(tiny_model.path, lora_folder=tmp_path / "none")
+
+
+# Is it the right model
+
+
+def test_a_model_is_checked_against_digest_and_prompt_version(tmp_path: Path) -> None:
+    path = tmp_path / "old.gguf"
+    write_tiny_gguf(path, keys={"smallplan.prompt_version": "1"})
+    with pytest.raises(SlmError, match=r"old\.gguf was trained with version 1 of the prompt"):
+        Slm(path)
+    with pytest.raises(SlmError, match="configured is 0000"):
+        Slm(path, model_sha256="0" * 64)
+    write_tiny_gguf(path, keys={"smallplan.prompt_version": PROMPT_VERSION})
+    with Slm(path, model_sha256=hashlib.sha256(path.read_bytes()).hexdigest(), n_threads=1) as slm:
+        assert slm.generate(chat("x"), GRAMMAR).command in GRAMMAR.commands
+
+
+# The deadline
+
+
+def test_short_of_time_the_answer_is_cut_to_the_command(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The budget says when; the line heads and the command are those of an answer of that length."""
+    with Slm(tiny_model.path, n_threads=1, limits=AnswerLimits(20, 20)) as slm:
+        full = slm.generate(chat(LONG), GRAMMAR)
+        made = []
+        for allowed in (0, 5, 30):
+            left = iter([True] * allowed)
+            monkeypatch.setattr(TextBudget, "allows_token", lambda self, left=left: next(left, False))
+            made.append(slm.generate(chat(LONG), GRAMMAR, deadline=60.0))
+    none, some, most = made
+    assert not full.cut and all(one.cut for one in made)
+    assert (none.analysis, none.reasoning) == ("", "")
+    assert some.analysis and full.analysis.startswith(some.analysis) and some.reasoning == ""
+    assert most.analysis == full.analysis and full.reasoning.startswith(most.reasoning) and most.reasoning
+    for one in made:
+        assert one.command in GRAMMAR.commands
+        assert parse_response(one.text).command == one.command
+
+
+def test_speeds_are_measured(tiny_model: Any) -> None:
+    with Slm(tiny_model.path, n_threads=1, limits=AnswerLimits(20, 20)) as slm:
+        assert slm.speeds.text.seconds > 0 and slm.speeds.prompt.seconds == 0
+        slm.generate(chat(LONG), GRAMMAR)
+        assert slm.speeds.prompt.seconds > 0 and slm.speeds.command.seconds > 0
+
+
+# The KV cache on disk
+
+
+def test_a_saved_cache_is_taken_over_by_the_same_model(tiny_model: Any, tmp_path: Path) -> None:
+    rooms = ChoiceGrammar(("kitchen", "living room"))
+    limits = AnswerLimits(20, 20)
+    with Slm(tiny_model.path, n_threads=1, limits=limits) as slm:
+        first = slm.generate(chat(LONG), GRAMMAR)
+        slm.generate(chat("Seen: mug." + " mug" * 80, "You name a room."), rooms)
+        slm.save_state(tmp_path)
+        assert slm.generate(chat(LONG), GRAMMAR).text == first.text, "saving takes nothing away"
+    with Slm(tiny_model.path, n_threads=1, limits=limits) as slm:
+        assert slm.restore_state(tmp_path) >= 128 + 64
+        again = slm.generate(chat(LONG), GRAMMAR)
+        assert again.text == first.text
+        assert again.reused_tokens >= again.prompt_tokens - 64
+        assert slm.generate(chat("Seen: mug." + " mug" * 80, "You name a room."), rooms).reused_tokens >= 64
+
+
+def test_a_cache_of_another_model_adapter_or_kind_is_not_taken_over(tiny_model: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "kv"
+    write_tiny_gguf(tmp_path / "other.gguf", seed=5)
+    write_tiny_lora(tmp_path / "lora.gguf")
+    with Slm(tiny_model.path, n_threads=1, limits=AnswerLimits(2, 2)) as slm:
+        slm.generate(chat(LONG * 2), GRAMMAR)
+        slm.save_state(folder)
+        slm.use_adapter(tmp_path / "lora.gguf")
+        assert slm.restore_state(folder) == 0
+        slm.save_state(folder)  # the cache was read without the adapter
+        assert slm.restore_state(folder) == 0
+    with Slm(tmp_path / "other.gguf", n_threads=1) as slm:
+        assert slm.restore_state(folder) == 0
+    with Slm(tiny_model.path, n_threads=1, flash_attention="off") as slm:
+        assert slm.restore_state(folder) == 0
+    with Slm(tiny_model.path, n_threads=1, n_ctx=128) as slm:
+        assert slm.restore_state(folder) == 0, "it does not fit"
+    [file] = folder.iterdir()
+    file.write_bytes(file.read_bytes()[:-5])
+    with Slm(tiny_model.path, n_threads=1) as slm:
+        assert slm.restore_state(folder) == 0
+        assert slm.generate(chat("x"), GRAMMAR).command in GRAMMAR.commands
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cache_type": "q8_0"},
+        {"cache_type": "q4_0"},
+        {"flash_attention": "on"},
+        {"flash_attention": "off"},
+        {"lookup_tokens": 4},
+        {"cores": sorted(os.sched_getaffinity(0))[:1]},
+    ],
+)
+def test_each_option_answers_and_reuses(tmp_path: Path, options: dict[str, Any]) -> None:
+    write_tiny_gguf(tmp_path / "m.gguf", heads=2)  # quantised caches need heads of 32 numbers at least
+    with Slm(tmp_path / "m.gguf", n_threads=1, limits=AnswerLimits(20, 20), **options) as slm:
+        first, again = (slm.generate(chat(LONG), GRAMMAR) for _ in range(2))
+    assert first.command in GRAMMAR.commands
+    assert again.text == first.text and again.reused_tokens >= 128
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"cache_type": "q2"}, "cache_type is 'q2'; expected one of f16, q8_0, q4_0"),
+        ({"flash_attention": "yes"}, "expected one of auto, on, off"),
+        ({"cache_type": "q8_0", "flash_attention": "off"}, "needs flash attention"),
+        ({"lookup_tokens": 17}, "expected 0 .off. to 16"),
+        ({"lookup_tokens": 4, "temperature": 0.5}, "needs temperature 0"),
+        ({"cores": [99999]}, "cores .99999. are not available"),
+    ],
+)
+def test_options_that_can_not_be_met_are_refused(tiny_model: Any, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SlmError, match=reason):
+        Slm(tiny_model.path, **options)
+
+
+def test_gpu_layers_without_a_gpu_are_refused_with_the_remedy(tiny_model: Any) -> None:
+    if llama_cpp.llama_supports_gpu_offload():
+        pytest.skip("this llama.cpp has a GPU")
+    with pytest.raises(SlmError, match=r"n_gpu_layers is -1.*CUDACXX.*DCMAKE_CUDA_ARCHITECTURES=87.*n_gpu_layers to 0"):
+        Slm(tiny_model.path, n_gpu_layers=-1)
+
+
+def test_with_lookup_the_answer_is_the_models_own_and_takes_fewer_evaluations(
+    tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that repeats itself: its drafts hold, except where the text is pushed aside by a line head."""
+    counts = []
+    texts = []
+    decode = ModelContext._decode
+    for tokens in (0, 4):
+        with Slm(tiny_model.path, n_threads=1, limits=AnswerLimits(60, 60), lookup_tokens=tokens) as slm:
+            count = [0]
+
+            def counted(self: ModelContext, *args: Any, count: list[int] = count) -> None:
+                count[0] += 1
+                decode(self, *args)
+
+            monkeypatch.setattr(ModelContext, "_decode", counted)
+            texts.append([slm.generate(chat(f"{LONG}\n{word}"), GRAMMAR).text for word in ("mug", "towel", "bed")])
+            counts.append(count[0])
+    assert texts[0] == texts[1]
+    assert counts[1] < counts[0]
+
+
+def test_the_computing_thread_keeps_to_its_cores(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    everywhere = os.sched_getaffinity(0)
+    seen = []
+    decode = ModelContext._decode
+    monkeypatch.setattr(
+        ModelContext, "_decode", lambda self, *args: (seen.append(os.sched_getaffinity(0)), decode(self, *args))[1]
+    )
+    core = min(everywhere)
+    with Slm(tiny_model.path, n_threads=1, cores=[core]) as slm:
+        slm.generate(chat("x"), GRAMMAR)
+    assert seen and all(cores == {core} for cores in seen)
+    assert os.sched_getaffinity(0) == everywhere

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from smallplan_planner.generation import SlmError
-from smallplan_planner.nodes.parameters import PlannerParameters
+from smallplan_planner.nodes.parameters import ParameterError, PlannerParameters
 from smallplan_planner.nodes.search_runner import ModelError
 from smallplan_planner.policies import GreedyPolicy, SlmPolicy
 from smallplan_planner.resources import DEFAULT_MODEL, resource
 from smallplan_planner.search import Answer, Situation
+
+logger = logging.getLogger(__name__)
 
 
 class OwnedDecider(Protocol):
@@ -20,26 +24,50 @@ class OwnedDecider(Protocol):
 
     name: str
 
-    def decide(self, situation: Situation, cancel: threading.Event) -> Answer: ...
+    def decide(self, situation: Situation, cancel: threading.Event, due: float) -> Answer: ...
 
-    def classify_room(self, labels: Sequence[str], cancel: threading.Event) -> str: ...
+    def classify_room(self, labels: Sequence[str], cancel: threading.Event, due: float) -> str: ...
+
+    def use_adapter(self, name: str) -> None:
+        """Decide with another LoRA adapter from the next decision on. Raises `SlmError`; then nothing changes."""
+
+    def restore(self) -> None:
+        """Take over what an earlier run has saved, where there is something."""
+
+    def save(self) -> None:
+        """Keep for the next run what it can use."""
+
+    def status(self) -> Mapping[str, object]:
+        """What diagnostics show of it."""
 
     def close(self) -> None: ...
 
 
 class GreedyDecider:
-    """The greedy baseline: it answers at once, so there is nothing to cancel and nothing to free."""
+    """The greedy baseline: it answers at once, so there is nothing to cancel, nothing to keep and nothing to free."""
 
     name = "greedy"
 
     def __init__(self) -> None:
         self._policy = GreedyPolicy()
 
-    def decide(self, situation: Situation, cancel: threading.Event) -> Answer:
+    def decide(self, situation: Situation, cancel: threading.Event, due: float) -> Answer:
         return self._policy.decide(situation)
 
-    def classify_room(self, labels: Sequence[str], cancel: threading.Event) -> str:
+    def classify_room(self, labels: Sequence[str], cancel: threading.Event, due: float) -> str:
         return self._policy.classify_room(labels)
+
+    def use_adapter(self, name: str) -> None:
+        return None
+
+    def restore(self) -> None:
+        return None
+
+    def save(self) -> None:
+        return None
+
+    def status(self) -> Mapping[str, object]:
+        return {}
 
     def close(self) -> None:
         return None
@@ -50,36 +78,90 @@ class SlmDecider:
 
     def __init__(self, parameters: PlannerParameters) -> None:
         from smallplan_planner.slm import Slm  # only here: llama.cpp is not needed where no model is used
+        from smallplan_planner.slm_state import default_state_folder
 
         path = _file(parameters.model_path) or resource("models", DEFAULT_MODEL)
         self.name = str(path)
+        self._folder: Path | None = None
+        if parameters.save_cache:
+            self._folder = _file(parameters.cache_folder) or default_state_folder()
         self._slm = Slm(
             path,
+            model_sha256=parameters.model_sha256,
             lora_path=_file(parameters.lora_path),
+            lora_folder=_file(parameters.lora_folder),
             n_ctx=parameters.n_ctx,
             n_threads=parameters.n_threads,
             n_gpu_layers=parameters.n_gpu_layers,
             temperature=parameters.temperature,
             seed=parameters.seed,
+            cache_type=parameters.cache_type,
+            flash_attention=parameters.flash_attention,
+            lookup_tokens=parameters.lookup_tokens,
+            cores=parse_cores(parameters.cores),
         )
         self._policy = SlmPolicy(self._slm, use_grammar=parameters.use_grammar)
 
-    def decide(self, situation: Situation, cancel: threading.Event) -> Answer:
-        """The model's answer; the runner keeps the deadline and sets `cancel` when it has passed."""
+    def decide(self, situation: Situation, cancel: threading.Event, due: float) -> Answer:
+        """The model's answer, with less reasoning where time is short."""
         try:
-            return self._policy.decide(situation, cancel)
+            return self._policy.decide(situation, cancel, due - time.monotonic())
         except SlmError as error:
             raise ModelError(str(error)) from error
 
-    def classify_room(self, labels: Sequence[str], cancel: threading.Event) -> str:
+    def classify_room(self, labels: Sequence[str], cancel: threading.Event, due: float) -> str:
         """The model's answer, as with `decide`."""
         try:
-            return self._policy.classify_room(labels, cancel)
+            return self._policy.classify_room(labels, cancel, due - time.monotonic())
         except SlmError as error:
             raise ModelError(str(error)) from error
+
+    def use_adapter(self, name: str) -> None:
+        self._slm.use_adapter(_file(name) or "")
+
+    def restore(self) -> None:
+        """Take over the KV cache that was saved; where that fails, the first decisions compute it again."""
+        if self._folder is None:
+            return
+        try:
+            tokens = self._slm.restore_state(self._folder)
+        except SlmError as error:
+            logger.warning("the KV cache in %s can't be used: %s", self._folder, error)
+        else:
+            logger.info("the KV cache of %d tokens was restored from %s", tokens, self._folder)
+
+    def save(self) -> None:
+        """Keep the KV cache; where it can't be written, the next run computes it again."""
+        if self._folder is None:
+            return
+        try:
+            self._slm.save_state(self._folder)
+        except OSError as error:
+            logger.warning(
+                "the KV cache can't be saved in %s: %s; set cache_folder, or save_cache to false", self._folder, error
+            )
+
+    def status(self) -> Mapping[str, object]:
+        speeds = self._slm.speeds
+        return {
+            "adapter": self._slm.adapter or "none",
+            "prompt (tokens/s)": f"{speeds.prompt.tokens_per_second:.0f}",
+            "answer (tokens/s)": f"{speeds.text.tokens_per_second:.0f}",
+        }
 
     def close(self) -> None:
         self._slm.close()
+
+
+def parse_cores(text: str) -> tuple[int, ...]:
+    """Processors as `taskset` lists them, `0,4-7`; none for ''. Raises `ParameterError`."""
+    cores: set[int] = set()
+    for part in text.replace(" ", "").split(",") if text.strip() else []:
+        first, _, last = part.partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
+            raise ParameterError(f"parameter cores is {text!r}; expected processors such as 0,4-7")
+        cores.update(range(int(first), int(last or first) + 1))
+    return tuple(sorted(cores))
 
 
 def _file(path: str) -> Path | None:
@@ -88,5 +170,6 @@ def _file(path: str) -> Path | None:
 
 
 def make_decider(parameters: PlannerParameters) -> OwnedDecider:
-    """What `parameters.policy` names. Raises `SlmError`, FileNotFoundError, ImportError (no llama.cpp)."""
+    """What `parameters.policy` names. Raises `SlmError`, `ParameterError`, FileNotFoundError, ImportError (no
+    llama.cpp)."""
     return GreedyDecider() if parameters.policy == "greedy" else SlmDecider(parameters)

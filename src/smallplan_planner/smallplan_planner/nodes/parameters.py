@@ -6,7 +6,7 @@ node: its problem is kept, and configuring fails with it until somebody sets the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -47,12 +47,37 @@ class PlannerParameters:
     )
 
     model_path: str = _parameter("", "Model file (GGUF). '' = the default model.")
-    lora_path: str = _parameter("", "LoRA adapter (GGUF) for the model. '' = none.")
+    model_sha256: str = _parameter("", "SHA-256 that the model file has to have, in hex digits. '' = any.")
+    lora_path: str = _parameter(
+        "",
+        "LoRA adapter (GGUF) for the model: a file, or the name of one in lora_folder. '' = none. It may be set at any "
+        "time and counts from the next decision on.",
+        live=True,
+    )
+    lora_folder: str = _parameter(
+        "", "Folder whose LoRA adapters (*.gguf) are loaded at once, to be chosen by lora_path. '' = none."
+    )
     n_ctx: int = _parameter(4096, "Tokens of context of the model, prompt and answer together.", low=256, high=131072)
     n_threads: int = _parameter(0, "CPU threads of the model. 0 = one per core, at most 4.", low=0, high=256)
     n_gpu_layers: int = _parameter(0, "Layers of the model on the GPU. -1 = all, 0 = none.", low=-1, high=1000)
     temperature: float = _parameter(0.0, "Sampling temperature. 0 = always the likeliest token.", low=0.0, high=2.0)
     seed: int = _parameter(0, "Seed of the sampling.", low=0, high=2**31 - 1)
+    cache_type: str = _parameter(
+        "f16",
+        "Numbers of the KV cache; the smaller ones save memory and switch flash attention on.",
+        choices=("f16", "q8_0", "q4_0"),
+    )
+    flash_attention: str = _parameter(
+        "auto", "Whether attention is computed in one step; auto: where llama.cpp can.", choices=("auto", "on", "off")
+    )
+    lookup_tokens: int = _parameter(
+        0, "Tokens drafted at most from what the prompt repeats, at temperature 0. 0 = none.", low=0, high=16
+    )
+    cores: str = _parameter("", "Processors that compute the model, such as 0,4-7. '' = any.")
+    save_cache: bool = _parameter(
+        True, "Whether the KV cache is kept on disk while the node is not active, for the same model and adapter."
+    )
+    cache_folder: str = _parameter("", "Folder for that. '' = ~/.cache/smallplan/kv.")
     use_grammar: bool = _parameter(True, "Constrain the command to actions that the scene graph allows.")
 
     deadline: float = _parameter(20.0, "Seconds for one decision.", low=0.01, high=600.0, live=True)
@@ -99,10 +124,15 @@ class PlannerParameters:
 
 
 class ParameterStore:
-    """Declares the parameters on a node, guards changes, and reads them as `PlannerParameters`."""
+    """Declares the parameters on a node, guards changes, and reads them as `PlannerParameters`.
 
-    def __init__(self, node: Node) -> None:
+    `use_adapter` is called while the node is configured, when `lora_path` is set; it returns why the value is refused,
+    '' when it is taken.
+    """
+
+    def __init__(self, node: Node, use_adapter: Callable[[str], str]) -> None:
         self._node = node
+        self._use_adapter = use_adapter
         self._configured = False
         self._problems: dict[str, str] = {}
         for item in fields(PlannerParameters):
@@ -143,6 +173,10 @@ class ParameterStore:
             problem = _check_choice(item, parameter.value)
             if problem:
                 return SetParametersResult(successful=False, reason=problem)
+        adapters = [parameter.value for parameter in parameters if parameter.name == "lora_path"]
+        problem = self._use_adapter(adapters[-1]) if adapters and self._configured else ""
+        if problem:
+            return SetParametersResult(successful=False, reason=problem)
         for parameter in parameters:
             self._problems.pop(parameter.name, None)
         return SetParametersResult(successful=True)

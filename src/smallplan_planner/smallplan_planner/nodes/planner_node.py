@@ -61,7 +61,7 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__("smallplan_planner")
-        self._store = ParameterStore(self)
+        self._store = ParameterStore(self, self._use_adapter)
         self._bell = Bell()
         self._graphs = GraphFeed(self._bell)
         self._turns = GoalTurns()
@@ -92,8 +92,7 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
     def close(self) -> None:
         """Stop the search under way, and with it the robot, before the process ends."""
         self._started.wait(_START)  # a transition that is under way would end without a context
-        self._active = False
-        self._stop_searches("the planner is shut down")
+        self._rest("the planner is shut down")
         self._release()
 
     # -- lifecycle
@@ -116,14 +115,15 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        assert self._decider is not None
+        self._decider.restore()
         result = super().on_activate(state)
         self._active = result == _SUCCESS
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """End the search under way; the robot stands afterwards."""
-        self._active = False
-        self._stop_searches("the planner was deactivated")
+        self._rest("the planner was deactivated")
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -131,8 +131,7 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._active = False
-        self._stop_searches("the planner is shut down")
+        self._rest("the planner is shut down")
         self._release()
         return super().on_shutdown(state)
 
@@ -167,6 +166,26 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
                 return response
 
         service.callback = answer
+
+    def _rest(self, message: str) -> None:
+        """Take no goals any more, end the search under way, and keep what the model can go on from."""
+        was_active, self._active = self._active, False
+        self._stop_searches(message)
+        if was_active and self._decider is not None:
+            self._decider.save()
+
+    def _use_adapter(self, name: str) -> str:
+        """Have the configured model decide with another adapter; returns why not."""
+        decider = self._decider
+        if decider is None:
+            return ""
+        try:
+            decider.use_adapter(name)
+        except SlmError as error:
+            self.get_logger().warning(f"a LoRA adapter was refused: {error}")
+            return str(error)
+        self.get_logger().info(f"LoRA adapter: {name or 'none'}")
+        return ""
 
     def _stop_searches(self, message: str) -> None:
         timeout = float(self.get_parameter("cancel_timeout").value) + _MARGIN
@@ -337,7 +356,7 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
     def _planner_status(self) -> Status:
         running, decider = self._turns.running, self._decider
         state = "active" if self._active else "inactive" if decider is not None else "unconfigured"
-        values = {
+        values: dict[str, object] = {
             "state": state,
             "policy": decider.name if decider is not None else "",
             "target": running.episode.target if running is not None else "",
@@ -346,6 +365,8 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
             "fallbacks": self._fallbacks,
             "executor available": self._executor_client.available(),
         }
+        if decider is not None:
+            values |= decider.status()
         summary = f"{state}, {'searching' if running is not None else 'idle'}"
         return Status("planner", summary, values, self._problem, fatal=bool(self._problem))
 

@@ -26,6 +26,7 @@ from smallplan_planner.search import Answer, ResultCode, SearchEpisode, SearchRe
 logger = logging.getLogger(__name__)
 
 _POLL = 0.2  # s between two looks at whether the executor is still there
+_ROOMS_SHARE = 0.5  # of a decision's time that the model may take to name rooms; the rule names those that are late
 
 
 class ModelError(Exception):
@@ -35,11 +36,12 @@ class ModelError(Exception):
 class Decider(Protocol):
     """What answers for the model; `nodes/deciders.py` wraps policies so."""
 
-    def decide(self, situation: Situation, cancel: threading.Event) -> Answer:
-        """The next command. Returns or raises soon after `cancel` is set. Raises `ModelError` when it can't answer."""
+    def decide(self, situation: Situation, cancel: threading.Event, due: float) -> Answer:
+        """The next command, until `due` (s, steady clock). Returns or raises soon after `cancel` is set. Raises
+        `ModelError` when it can't answer."""
 
-    def classify_room(self, labels: Sequence[str], cancel: threading.Event) -> str:
-        """The type of a room in which things with these labels were seen; cancelled and raising as `decide`."""
+    def classify_room(self, labels: Sequence[str], cancel: threading.Event, due: float) -> str:
+        """The type of a room in which things with these labels were seen; cancelled, due and raising as `decide`."""
 
 
 @dataclass(frozen=True)
@@ -197,8 +199,10 @@ class SearchRunner:
 
     def _step(self) -> None:
         """One decision, and its execution."""
-        give_up = time.monotonic() + self._limits.deadline
-        self._classify_rooms(give_up)
+        begun = time.monotonic()
+        give_up = begun + self._limits.deadline
+        share = _ROOMS_SHARE if self._fallback is not None else 1.0
+        self._classify_rooms(begun + share * self._limits.deadline)
         situation = self.episode.situation()
         answer = self._ask(situation, give_up)
         self._check_stop()
@@ -284,7 +288,8 @@ class SearchRunner:
             return
         try:
             labels = self._think(
-                lambda cancel: [self._decider.classify_room(item.labels, cancel) for item in questions], give_up
+                lambda cancel: [self._decider.classify_room(item.labels, cancel, give_up) for item in questions],
+                give_up,
             )
         except ModelError as error:
             if self._fallback is None:
@@ -298,7 +303,7 @@ class SearchRunner:
     def _ask(self, situation: Situation, give_up: float) -> Answer:
         """The model's answer, or the fallback's when the model fails."""
         try:
-            return self._think(lambda cancel: self._decider.decide(situation, cancel), give_up)
+            return self._think(lambda cancel: self._decider.decide(situation, cancel, give_up), give_up)
         except ModelError as error:
             if self._fallback is None:
                 raise _Stopped(ResultCode.MODEL_FAILED, str(error)) from error
@@ -311,10 +316,10 @@ class SearchRunner:
         deadline = self._limits.deadline
         try:
             if not self._wait(lambda: not self._worker.busy, give_up - time.monotonic()):
-                raise ModelError(f"the model is still busy with an earlier decision after {deadline} s")
+                raise ModelError(f"the model is still busy with an earlier decision (a deadline of {deadline} s)")
             begun = pending = self._worker.start(job)
             if not self._wait(lambda: begun.finished, give_up - time.monotonic()):
-                raise ModelError(f"the model did not answer within the deadline of {deadline} s")
+                raise ModelError(f"the model did not answer in time (a deadline of {deadline} s)")
             if begun.answer is not None:
                 return begun.answer
             assert begun.error is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -62,11 +63,14 @@ class Decider:
     def __init__(self) -> None:
         self.answer: Callable[[Situation, threading.Event], Answer] = lambda s, cancel: GreedyPolicy().decide(s)
         self.room: Callable[[Sequence[str], threading.Event], str] = lambda labels, cancel: "office"
+        self.due: list[float] = []
 
-    def classify_room(self, labels: Sequence[str], cancel: threading.Event) -> str:
+    def classify_room(self, labels: Sequence[str], cancel: threading.Event, due: float) -> str:
+        self.due.append(due)
         return self.room(labels, cancel)
 
-    def decide(self, situation: Situation, cancel: threading.Event) -> Answer:
+    def decide(self, situation: Situation, cancel: threading.Event, due: float) -> Answer:
+        self.due.append(due)
         return self.answer(situation, cancel)
 
 
@@ -508,3 +512,17 @@ def test_words() -> None:
     assert describe(Outcome(False, OutcomeCode.BLOCKED)) == "failed, blocked"
     assert refused_kind("go_to_and_open(hall, door)") is ActionKind.GO_TO_AND_OPEN
     assert refused_kind("sing()") is ActionKind.NAVIGATE
+
+
+def test_the_model_is_told_when_its_answer_is_due_and_naming_rooms_leaves_time_to_decide() -> None:
+    """With a fallback rooms get half of the time: those that the model is late with the rule can name."""
+    for fallback, share in ((GreedyPolicy(), 0.5), (None, 1.0)):
+        world = Surroundings(
+            classify_rooms="model", max_steps=1, fallback=fallback, limits=replace(QUICK, deadline=100.0)
+        )
+        world.see()
+        before = time.monotonic()
+        world.run()
+        rooms, decision = (due - before for due in world.decider.due)
+        assert rooms == pytest.approx(100.0 * share, abs=20.0)
+        assert decision == pytest.approx(100.0, abs=20.0)
