@@ -85,6 +85,7 @@ class Slm:
         self._adapters_lock = threading.Lock()  # never waits for a generation
         self._model: Any = None
         self._adapter: Adapter | None = None
+        self._last_chat: tuple[tuple[Message, ...], list[tuple[str, bool]], list[int]] | None = None
         self._contexts: dict[bool, ModelContext] = {}  # by whether they are for short answers
         self._sampler: Sampler | None = None
         self._check_settings(n_ctx, n_threads, n_gpu_layers, cache_type, flash_attention, temperature)
@@ -151,8 +152,7 @@ class Slm:
         with self._lock:
             if self._model is None or self._sampler is None:
                 raise SlmError(f"{self.path} is closed")
-            parts = self._chat.render(messages)
-            tokens = self._chat.tokenize_parts(parts)
+            parts, tokens = self._read_chat(messages)
             context = self._take_context(len(tokens), grammar)
             context.reset_clock()
             decoder = Decoder(context, self._sampler, tokens, self._lookup)
@@ -207,7 +207,15 @@ class Slm:
         with self._lock:
             if self._model is None:
                 raise SlmError(f"{self.path} is closed")
-            return len(self.tokenize_chat(messages))
+            return len(self._read_chat(messages)[1])
+
+    def _read_chat(self, messages: Sequence[Message]) -> tuple[list[tuple[str, bool]], list[int]]:
+        """The prompt in parts, and its tokens; those of the last prompt are kept, as it is counted, then answered."""
+        chat = tuple(messages)
+        if self._last_chat is None or self._last_chat[0] != chat:
+            parts = self._chat.render(chat)
+            self._last_chat = (chat, parts, self._chat.tokenize_parts(parts))
+        return self._last_chat[1:]
 
     def prompt_budget(self, grammar: Grammar | None = None) -> PromptBudget:
         """As `Generator.prompt_budget`: what n_ctx leaves beside the longest answer, and what the model's training

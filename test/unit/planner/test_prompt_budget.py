@@ -312,3 +312,14 @@ def test_a_context_too_small_for_what_is_always_kept_is_an_error(tiny_slm: Any) 
 
     with pytest.raises(SlmError, match="raise n_ctx by"):
         SlmPolicy(Small()).decide(crowded())
+
+
+def test_the_tokens_that_are_counted_are_those_of_the_prompt(tiny_slm: Any) -> None:
+    first, second = (render(view) for view in imagined_views(2))
+    counts = [tiny_slm.count_tokens(messages) for messages in (first, second)]
+    assert counts == [len(tiny_slm.tokenize_chat(messages)) for messages in (first, second)]
+    for messages, count in ((first, counts[0]), (second, counts[1]), (second, counts[1])):
+        made = tiny_slm.generate(messages)
+        assert (made.prompt_tokens, made.prompt) == (count, tiny_slm.render_chat(messages))
+    budget = tiny_slm.prompt_budget()
+    assert counts[0] < budget.readable <= budget.most < 2048
