@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -323,3 +324,15 @@ def test_the_tokens_that_are_counted_are_those_of_the_prompt(tiny_slm: Any) -> N
         assert (made.prompt_tokens, made.prompt) == (count, tiny_slm.render_chat(messages))
     budget = tiny_slm.prompt_budget()
     assert counts[0] < budget.readable <= budget.most < 2048
+
+
+def test_a_model_says_how_long_prompts_it_was_trained_with(tiny_slm: Any, tmp_path: Path) -> None:
+    from fixtures.tiny_gguf import write_tiny_gguf
+    from smallplan_planner.slm import Slm
+
+    assert tiny_slm.prompt_budget().readable == tiny_slm.prompt_budget().most  # n_ctx is what it was trained with
+    for key, n_ctx, readable in (("150", 1024, 150), ("9999", 1024, 688), ("0", 4096, 1712), ("many", 4096, 1712)):
+        write_tiny_gguf(tmp_path / "tiny.gguf", keys={"smallplan.prompt_tokens": key})
+        with Slm(tmp_path / "tiny.gguf", n_ctx=n_ctx, n_threads=1) as slm:
+            answer = 96 + 128 + 96 + 16
+            assert slm.prompt_budget() == PromptBudget(n_ctx - answer, readable)
