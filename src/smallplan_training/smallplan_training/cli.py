@@ -20,6 +20,7 @@ COMMANDS = {
     "report": ("smallplan_training.report", "one HTML page: tables, learning curves, episodes to step through"),
     "collect": ("smallplan_training.collect", "let a teacher plan, and keep its answers as samples to train on"),
     "train": ("smallplan_training.train", "train a policy: stage 1 on a teacher's answers, stage 2 in the simulator"),
+    "export": ("smallplan_training.export_command", "what was trained as GGUF: merged or a LoRA, quantised, checked"),
     "bench": ("smallplan_training.bench", "time and memory of a decision; with --training, the trainer's speed"),
     "probe": ("smallplan_training.probe", "minimal pairs: what the model masters, one skill at a time"),
     "probe-flip": ("smallplan_training.flip", "flip one decisive fact in prompts: does the model follow?"),

@@ -1,4 +1,4 @@
-"""Export: a Hugging Face checkpoint folder to GGUF by llama.cpp's own converter, quantised, and checked.
+"""Export: Hugging Face folders, and LoRA adapters, to GGUF by llama.cpp's own converters; quantised, and checked.
 
 The converter is not on PyPI by itself. It lies in the source archive of llama-cpp-python, from which
 `converter_dir` takes the one that fits the installed version, once (about 75 MB of download, 2 MB kept).
@@ -23,6 +23,7 @@ import llama_cpp
 import numpy as np
 
 from smallplan_training.errors import UserError
+from smallplan_training.gguf_metadata import Value, read_metadata, set_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,18 @@ _WANTED = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion/", "g
 _VENDOR = "vendor/llama.cpp/"
 _DOWNLOAD_SECONDS = 600
 _CONVERT_SECONDS = 1800
-FILE_TYPES = {"Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "Q4_K_M": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M}
+_SPACE_KEY = "tokenizer.ggml.add_space_prefix"
+FILE_TYPES = {
+    "Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
+    "Q6_K": llama_cpp.LLAMA_FTYPE_MOSTLY_Q6_K,
+    "Q5_K_M": llama_cpp.LLAMA_FTYPE_MOSTLY_Q5_K_M,
+    "Q4_K_M": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M,
+    "Q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0,
+    "F16": llama_cpp.LLAMA_FTYPE_MOSTLY_F16,
+    "F32": llama_cpp.LLAMA_FTYPE_ALL_F32,
+}
+ADAPTER_TYPES = ("F16", "F32", "Q8_0")
+"""What `convert_adapter` can write."""
 
 
 @llama_cpp.llama_log_callback
@@ -95,25 +107,71 @@ def _unpack(archive: Path, folder: Path) -> None:
         raise UserError(f"{archive.name} holds no {_VENDOR}{_WANTED[0]}; expected the sources of llama-cpp-python")
 
 
-def convert(checkpoint: Path, gguf: Path, metadata: Mapping[str, str] | None = None, precision: str = "f32") -> None:
+def convert(checkpoint: Path, gguf: Path, metadata: Mapping[str, Value] | None = None, precision: str = "f32") -> None:
     """Convert a Hugging Face checkpoint folder to a GGUF file; `metadata` are keys such as `general.license`.
 
     Raises `UserError` with the converter's last words when it fails.
     """
-    script = converter_dir() / _WANTED[0]
+    keys = dict(metadata or {})
+    with tempfile.TemporaryDirectory() as scratch:
+        known = Path(scratch) / "metadata.json"
+        known.write_text(json.dumps(keys), encoding="utf-8")
+        command = [_WANTED[0], str(checkpoint), "--outtype", precision, "--metadata", str(known)]
+        part = _run_converter(command, gguf, str(checkpoint))
+    # it takes in few of the keys that it is given
+    _finish(part, gguf, keys | _tokenizer_keys(checkpoint, part))
+
+
+def convert_adapter(
+    adapter: Path, base: Path, gguf: Path, metadata: Mapping[str, Value] | None = None, file_type: str = "F16"
+) -> None:
+    """Convert an adapter folder of PEFT to a GGUF LoRA; `base` is the Hugging Face folder that it was trained on.
+
+    Raises `UserError` with the converter's last words when it fails.
+    """
+    if file_type not in ADAPTER_TYPES:
+        raise UserError(f"an adapter can't be of type {file_type!r}; expected one of {', '.join(ADAPTER_TYPES)}")
+    command = [_WANTED[1], str(adapter), "--outtype", file_type.lower(), "--base", str(base)]
+    part = _run_converter(command, gguf, str(adapter))
+    _finish(part, gguf, dict(metadata or {}))
+
+
+def _run_converter(command: Sequence[str], gguf: Path, source: str) -> Path:
+    """Run one of the converter's scripts (the first word) into a file beside `gguf`; returns that file."""
+    script = converter_dir() / command[0]
+    if not script.is_file():
+        raise UserError(f"{script.parent} holds no {script.name}; expected a folder of llama.cpp's sources")
     gguf.parent.mkdir(parents=True, exist_ok=True)
     part = gguf.with_name(gguf.stem + ".part.gguf")
-    with tempfile.TemporaryDirectory() as scratch:
-        keys = Path(scratch) / "metadata.json"
-        keys.write_text(json.dumps(dict(metadata or {})), encoding="utf-8")
-        command = [sys.executable, str(script), str(checkpoint), "--outfile", str(part), "--outtype", precision]
-        done = subprocess.run(
-            [*command, "--metadata", str(keys)], capture_output=True, text=True, timeout=_CONVERT_SECONDS
-        )
-    if done.returncode != 0 or not part.is_file():
+    words = [sys.executable, str(script), *command[1:], "--outfile", str(part)]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=_CONVERT_SECONDS)
+        problem = "" if done.returncode == 0 and part.is_file() else done.stderr[-2000:].strip() or "it gave no reason"
+    except subprocess.TimeoutExpired:
+        problem = f"it was not done within {_CONVERT_SECONDS} s"
+    if problem:
         part.unlink(missing_ok=True)
-        raise UserError(f"llama.cpp's converter refused {checkpoint}: {done.stderr[-2000:].strip()}")
-    part.replace(gguf)
+        raise UserError(f"llama.cpp's converter refused {source}: {problem}")
+    return part
+
+
+def _finish(part: Path, gguf: Path, keys: Mapping[str, Value]) -> None:
+    """Complete the metadata and give the file its name."""
+    try:
+        set_metadata(part, keys)
+        part.replace(gguf)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _tokenizer_keys(checkpoint: Path, part: Path) -> dict[str, Value]:
+    """What the converter notes for some architectures only: that a SentencePiece tokenizer puts no space in front."""
+    path = checkpoint / "tokenizer_config.json"
+    there = read_metadata(part)
+    if there.get("tokenizer.ggml.model") != "llama" or _SPACE_KEY in there or not path.is_file():
+        return {}
+    config = json.loads(path.read_text(encoding="utf-8"))
+    return {_SPACE_KEY: False} if config.get("add_prefix_space") is False else {}
 
 
 def quantise(source: Path, target: Path, file_type: str = "Q8_0") -> None:
