@@ -79,7 +79,7 @@ def fit(view: PromptView, count_tokens: CountTokens, budget: PromptBudget, prior
 
     A larger budget never leaves out more. Raises `SlmError` when not even the parts that are always kept fit.
     """
-    if count_tokens(render(view)) <= budget.readable:
+    if _count_names(view) <= budget.readable and count_tokens(render(view)) <= budget.readable:
         return view
     always = _always(view)
     order = [part for part in _by_relevance(view, priors) if part not in always]
@@ -135,6 +135,11 @@ def _most(total: int, fits: Callable[[int], bool]) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
+
+
+def _count_names(view: PromptView) -> int:
+    """Names in the lists. Each takes a token or more: far too many are not worth counting exactly."""
+    return sum(len(room.objects) for room in view.rooms) + sum(len(options) for _, options in _sections(view))
 
 
 def _always(view: PromptView) -> set[_Part]:
