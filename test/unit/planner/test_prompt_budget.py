@@ -20,7 +20,7 @@ from smallplan_planner.grammar import build_grammar
 from smallplan_planner.names import matches_target
 from smallplan_planner.policies import SlmPolicy
 from smallplan_planner.priors import load_priors
-from smallplan_planner.prompt import Message, PastAction, PromptView, render
+from smallplan_planner.prompt import LeftOut, Message, PastAction, PromptView, render
 from smallplan_planner.prompt_budget import fit, fit_room
 from smallplan_planner.resources import DEFAULT_MODEL, resource
 from smallplan_planner.room_prompt import MAX_WORDS, render_room
@@ -257,6 +257,24 @@ def test_other_options_are_kept_nearest_first() -> None:
     assert words.count("very close") + words.count("near") > words.count("distant")
     near = [o for o in crowded().view.containers if o.distance in ("very close", "near")]
     assert set(near) <= set(cut.containers)
+
+
+def test_the_robots_own_room_comes_before_what_else_is_far_and_can_not_be_used() -> None:
+    view = crowded().view
+    cut = fitted(view, size(view) * 9 // 10)
+    assert cut.left_out == LeftOut()  # all that can be done is there
+    missing = {room.name: room.left_out for room in cut.rooms}
+    assert sum(missing.values()) > 100 and missing[view.robot_room] == 0
+    usual = [room.name for room in view.rooms if room.name.startswith("kitchen")]
+    assert sum(missing[name] for name in usual) == 0  # where mugs are kept
+
+
+def test_of_the_refusals_the_latest_are_kept() -> None:
+    past = tuple(PastAction(f"explore(room-{number})", "invalid, it is locked") for number in range(150))
+    view = replace(next(imagined_views(1)), invalid=past)
+    cut = fitted(view, least_budget(view) + 1000)
+    assert 5 <= len(cut.invalid) < 150
+    assert cut.invalid == past[-len(cut.invalid) :]
 
 
 # Rooms
