@@ -37,11 +37,9 @@ def localhost_only() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder where planners keep their KV caches: not the user's."""
-    folder = tmp_path_factory.mktemp("caches")
-    os.environ["XDG_CACHE_HOME"] = str(folder)
-    return folder / "smallplan" / "kv"
+def own_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Planners keep their KV caches in a folder of the tests, not in the user's."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("caches"))
 
 
 @pytest.fixture(scope="module")

@@ -110,16 +110,18 @@ def test_adapters_change_while_the_planner_runs(world: World, tiny_model: Path, 
     planner.stop()
 
 
-def test_the_cache_outlives_the_planner(world: World, tiny_model: Path, own_caches: Path) -> None:
+def test_the_cache_outlives_the_planner(world: World, tiny_model: Path, tmp_path: Path) -> None:
     world.perceive(endless_graph())
     reused = []
     for _ in range(2):
-        planner = world.start_planner(policy="slm", model_path=tiny_model, n_threads=1, max_steps=1)
+        planner = world.start_planner(
+            policy="slm", model_path=tiny_model, n_threads=1, max_steps=1, cache_folder=tmp_path / "kv"
+        )
         search = world.search("zebra")
         search.result()
         reused.append(search.feedback[0].decision.reused_tokens)
         assert world.change_state("deactivate")
-        assert list(own_caches.glob("*.kv"))
+        assert list((tmp_path / "kv").glob("*.kv"))
         planner.stop()
     assert reused[0] == 0 and reused[1] >= 64
 

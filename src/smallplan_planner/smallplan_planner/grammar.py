@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import ClassVar
 
-from smallplan_planner.actions import Action, format_command
+from smallplan_planner.actions import Action, ActionKind, format_command
 from smallplan_planner.names import NameBook
 
 
@@ -63,13 +63,23 @@ class ChoiceGrammar:
 
 @dataclass(frozen=True)
 class CommandGrammar(ChoiceGrammar):
-    """An answer in three lines of which the last is one of these commands, after the line head `Command:`."""
+    """An answer in three lines of which the last is one of these commands, after the line head `Command:`.
+
+    `hasty`: those among them that an answer may be whose reasons were cut for want of time, () for all.
+    """
 
     lead: ClassVar[str] = " "
+
+    hasty: tuple[str, ...] = ()
 
     @property
     def commands(self) -> tuple[str, ...]:
         return self.choices
+
+    @property
+    def in_haste(self) -> CommandGrammar:
+        """The grammar of an answer whose reasons were cut."""
+        return CommandGrammar(self.hasty) if self.hasty else self
 
 
 @dataclass(frozen=True)
@@ -82,9 +92,15 @@ class FreeLine:
 Grammar = ChoiceGrammar | FreeLine
 
 
-def build_grammar(options: Iterable[Action], names: NameBook) -> CommandGrammar:
-    """The grammar of exactly these actions, in the names of the episode."""
-    return CommandGrammar(tuple(format_command(action, names) for action in options))
+def build_grammar(options: Iterable[Action], names: NameBook, *, target_listed: bool = True) -> CommandGrammar:
+    """The grammar of exactly these actions, in the names of the episode.
+
+    Where the target is not listed, `done()` gives the search up. That takes reasons: an answer without them is one of
+    the other actions, as long as there is one.
+    """
+    commands = {format_command(action, names): action.kind for action in options}
+    others = () if target_listed else tuple(text for text, kind in commands.items() if kind is not ActionKind.DONE)
+    return CommandGrammar(tuple(commands), others)
 
 
 def _alternatives(words: Sequence[str]) -> str:

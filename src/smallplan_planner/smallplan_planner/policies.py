@@ -141,7 +141,9 @@ class SlmPolicy:
         `SlmCancelled` (once `cancel` is set) and `SlmError`.
         """
         start, due = time.monotonic(), self._due(deadline)
-        grammar = build_grammar(situation.options, situation.names) if self._use_grammar else None
+        grammar = None
+        if self._use_grammar:
+            grammar = build_grammar(situation.options, situation.names, target_listed=bool(situation.matches))
         view = fit(situation.view, self._slm.count_tokens, self._slm.prompt_budget(grammar), self._priors)
         made = self._slm.generate(render(view), grammar, _left(due), cancel)
         response, parse_error = Response(made.analysis, made.reasoning, made.command), ""

@@ -77,7 +77,7 @@ class AnswerWriter:
         if head == HEADS[1]:
             reasoning, _ = self._write_section(self._limits.reasoning, HEADS[2:], budget)
         self._speeds.text.learn(self._decoder.generated - written, time.monotonic() - begun)
-        return analysis, reasoning, self.write_choice(grammar)
+        return analysis, reasoning, self.write_choice(grammar.in_haste if self.cut else grammar)
 
     def write_choice(self, grammar: ChoiceGrammar) -> str:
         """A choice of the grammar, a command for instance: the likeliest by the model's own choice of tokens."""

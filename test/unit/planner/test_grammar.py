@@ -169,3 +169,15 @@ def test_a_hostile_label_adds_no_command(matcher: Matcher, label: str) -> None:
     assert matcher.matches(grammar.gbnf, " done()")
     assert matcher.matches(grammar.gbnf, f" {grammar.commands[0]}")
     assert not matcher.matches(grammar.gbnf, f" navigate({sanitise(label)}, nothing)")
+
+
+def test_without_reasons_a_search_is_not_given_up() -> None:
+    names = named(house())
+    options = valid_actions(house(), RULES)
+    given_up = build_grammar(options, names, target_listed=False)
+    assert "done()" in given_up.commands
+    assert set(given_up.in_haste.commands) == set(given_up.commands) - {"done()"}
+    listed = build_grammar(options, names)
+    assert listed.in_haste == listed, "the target is listed: done() is right"
+    only = build_grammar(options[-1:], names, target_listed=False)
+    assert only.in_haste.commands == ("done()",), "nothing else is left"

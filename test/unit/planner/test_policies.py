@@ -207,3 +207,11 @@ def test_a_question_may_have_a_deadline_of_its_own() -> None:
     policy.decide(situation())
     assert [asked[2] for asked in generator.asked] == [pytest.approx(most, abs=3.0) for most in (7.0, 5.0, 100.0)]
     assert all(asked[2] <= most for asked, most in zip(generator.asked, (7.0, 5.0, 100.0)))
+
+
+def test_giving_up_takes_reasons_and_finding_does_not() -> None:
+    generator = ScriptedGenerator(Generation("", "", command="done()"))
+    SlmPolicy(generator).decide(situation(target="zebra"))
+    SlmPolicy(generator).decide(situation(target="fridge"))
+    unlisted, listed = (asked[1].in_haste.commands for asked in generator.asked)
+    assert "done()" not in unlisted and "done()" in listed

@@ -506,6 +506,13 @@ def test_short_of_time_the_answer_is_cut_to_the_command(tiny_model: Any, monkeyp
         assert parse_response(one.text).command == one.command
 
 
+def test_a_cut_answer_is_one_that_may_be_given_in_haste(tiny_slm: Slm, monkeypatch: pytest.MonkeyPatch) -> None:
+    grammar = CommandGrammar(GRAMMAR.commands, hasty=("explore(kitchen)",))
+    assert tiny_slm.generate(chat("x"), grammar).command in GRAMMAR.commands
+    monkeypatch.setattr(TextBudget, "allows_token", lambda self: False)
+    assert tiny_slm.generate(chat("x"), grammar, deadline=60.0).command == "explore(kitchen)"
+
+
 def test_speeds_are_measured(tiny_model: Any) -> None:
     with Slm(tiny_model.path, n_threads=1, limits=AnswerLimits(20, 20)) as slm:
         assert slm.speeds.text.seconds > 0 and slm.speeds.prompt.seconds == 0
@@ -514,6 +521,12 @@ def test_speeds_are_measured(tiny_model: Any) -> None:
 
 
 # The KV cache on disk
+
+
+def test_reuse_can_be_switched_off_to_measure_it(tiny_model: Any) -> None:
+    with Slm(tiny_model.path, n_threads=1, limits=AnswerLimits(9, 9), reuse=False) as slm:
+        first, again = (slm.generate(chat(LONG), GRAMMAR) for _ in range(2))
+    assert again.reused_tokens == 0 and again.text == first.text
 
 
 def test_a_saved_cache_is_taken_over_by_the_same_model(tiny_model: Any, tmp_path: Path) -> None:
