@@ -40,11 +40,7 @@ say "Python packages of the $kind"
 "$python" -m venv --system-site-packages "$prefix/.venv"
 install "$prefix/.venv/bin/python" "$pip"
 install "$prefix/.venv/bin/python" --requirement "$requirements/$list.txt" "${wheel[0]}"
-# A wheel can't hold links, so each library is in it under its three names: one is enough.
-for library in "$prefix"/.venv/lib/python3.*/site-packages/llama_cpp/lib/lib*.so.*; do
-    plain=${library%%.so.*}.so
-    if cmp -s "$library" "$plain"; then ln -sf "$(basename "$plain")" "$library"; fi
-done
+"$(dirname "${BASH_SOURCE[0]}")/slim_packages.sh" "$prefix/.venv"
 
 say "Build tools, which stay behind"
 "$python" -m venv --system-site-packages "$work/venv"
@@ -69,4 +65,3 @@ if [ "$kind" = workstation ]; then
         "$prefix/.venv/bin/python" >"$prefix/.venv/bin/smallplan"
     chmod 755 "$prefix/.venv/bin/smallplan"
 fi
-"$prefix/.venv/bin/python" -m pip uninstall -q --yes pip

@@ -24,7 +24,7 @@ COPY docker/common.sh docker/install_packages.sh docker/
 RUN docker/install_packages.sh build
 COPY requirements requirements
 COPY --from=llama /wheels /wheels
-COPY docker/build_workspace.sh docker/
+COPY docker/build_workspace.sh docker/slim_packages.sh docker/
 COPY src/smallplan_msgs src/smallplan_msgs
 COPY src/smallplan_planner src/smallplan_planner
 COPY launch launch

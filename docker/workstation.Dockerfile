@@ -17,7 +17,7 @@ RUN docker/build_llama.sh cpu /wheels
 
 # the ROS packages and what they import
 FROM llama AS workspace
-COPY docker/build_workspace.sh docker/
+COPY docker/build_workspace.sh docker/slim_packages.sh docker/
 COPY src src
 COPY launch launch
 COPY config config

@@ -28,7 +28,10 @@ BUILD_FILES = ("CMAKE_ARGS", "CUDACXX", "CMAKE_BUILD_PARALLEL_LEVEL")
 PYTHON = r"""#!/usr/bin/env bash
 set -euo pipefail
 case "$*" in
-    "-m venv"*) mkdir -p "${!#}/bin" && cp "$0" "${!#}/bin/python"; echo "$*" >>"$ASKED" ;;
+    "-m venv"*)
+        mkdir -p "${!#}/bin" "${!#}/lib/python3.10/site-packages" && cp "$0" "${!#}/bin/python"
+        echo "$*" >>"$ASKED"
+        ;;
     "-m pip wheel"*)
         echo "$* CMAKE_ARGS=$CMAKE_ARGS CUDACXX=${CUDACXX:-} jobs=$CMAKE_BUILD_PARALLEL_LEVEL" >>"$ASKED"
         cp "$WHEEL" "$(sed 's/.*--wheel-dir \([^ ]*\).*/\1/' <<<"$*")"
@@ -306,7 +309,8 @@ def test_a_workspace_is_built(
     assert "--symlink-install" not in colcon, "links would lead to sources that the image does not have"
     assert f"--install-base {prefix}/install" in colcon and f"-DSMALLPLAN_PYTHON={prefix}/.venv/bin/python" in colcon
     assert f"-DPython3_EXECUTABLE={prefix}" not in colcon, "what builds stays behind"
-    assert lines[-1] == ".venv -m pip uninstall -q --yes pip"
+    removed = lines.index(".venv -m pip uninstall -q --yes setuptools pip")
+    assert lines.index(runtime) < removed < lines.index(colcon), "ROS's PYTHONPATH may hold another pip"
 
     command = prefix / ".venv" / "bin" / "smallplan"
     assert command.exists() == (kind == "workstation")
@@ -314,6 +318,29 @@ def test_a_workspace_is_built(
         assert os.access(command, os.X_OK)
         assert command.read_text().startswith(f"#!{prefix}/.venv/bin/python\n")
         compile(command.read_text(), "smallplan", "exec")
+
+
+def test_what_only_building_and_testing_need_is_taken_away(tmp_path: Path, python: Path, asked: Path) -> None:
+    packages = tmp_path / "venv" / "lib" / "python3.10" / "site-packages"
+    files = {
+        "numpy/__init__.py": "numpy", "numpy/tests/test_it.py": "test", "numpy/core/tests/data/x": "data",
+        "llama_cpp/lib/libggml-cuda.so": "code", "llama_cpp/lib/libggml-cuda.so.0": "code",
+        "llama_cpp/lib/libllama.so": "one", "llama_cpp/lib/libllama.so.0": "another",
+        "lib/libggml-cuda.so": "code", "include/ggml.h": "header",
+    }  # fmt: skip
+    for name, text in files.items():
+        (packages / name).parent.mkdir(parents=True, exist_ok=True)
+        (packages / name).write_text(text)
+    run(python, "-m", "venv", tmp_path / "venv", ASKED=asked)
+    done = run(DOCKER / "slim_packages.sh", tmp_path / "venv", ASKED=asked)
+    assert done.returncode == 0, done.stderr
+    left = {str(path.relative_to(packages)) for path in packages.rglob("*") if not path.is_dir()}
+    assert left == {name for name in files if name.startswith(("numpy/__init__", "llama_cpp/"))}
+    libraries = packages / "llama_cpp" / "lib"
+    assert (libraries / "libggml-cuda.so.0").readlink() == Path("libggml-cuda.so")
+    assert (libraries / "libllama.so.0").read_text() == "another", "what differs is no copy"
+    assert "uninstall" in asked.read_text()
+    assert "is no virtual environment" in run(DOCKER / "slim_packages.sh", tmp_path / "nothing").stderr
 
 
 def test_the_models_and_settings_that_the_planner_needs_are_in_the_workspace(tmp_path: Path) -> None:
