@@ -18,6 +18,11 @@ from smallplan_planner.search import Answer, Situation
 
 logger = logging.getLogger(__name__)
 
+_DRIVER = (
+    "Where the library is libcuda.so.1, it is the driver of the GPU, which the host brings: start the container with "
+    "the NVIDIA runtime (--runtime nvidia)"
+)
+
 
 class OwnedDecider(Protocol):
     """A `Decider` that may hold a model until `close`. `name` says in diagnostics what decides."""
@@ -77,8 +82,11 @@ class SlmDecider:
     """The language model. Raises `SlmError`, which says what is wrong with the file, when it can't be loaded."""
 
     def __init__(self, parameters: PlannerParameters) -> None:
-        from smallplan_planner.slm import Slm  # only here: llama.cpp is not needed where no model is used
-        from smallplan_planner.slm_state import default_state_folder
+        try:  # only here: llama.cpp is not needed where no model is used
+            from smallplan_planner.slm import Slm
+            from smallplan_planner.slm_state import default_state_folder
+        except RuntimeError as error:  # as llama_cpp says that a library can't be loaded
+            raise SlmError(f"llama.cpp can't be loaded: {error}. {_DRIVER}") from error
 
         path = _file(parameters.model_path) or resource("models", DEFAULT_MODEL)
         self.name = str(path)
