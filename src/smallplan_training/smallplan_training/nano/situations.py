@@ -108,7 +108,7 @@ def imagined_samples(priors: Priors, seed: int) -> Iterator[Sample]:
         view = imagine(priors, rng)
         if rng.random() < _SPARSE:
             view = shrink(view, rng)
-        yield _answered(_asked_otherwise(view, priors, rng), teacher)
+        yield from _in_both_modes(_asked_otherwise(view, priors, rng), teacher)
 
 
 def varied_samples(views: Iterable[PromptView], variations: int, priors: Priors, seed: int) -> Iterator[Sample]:
@@ -116,9 +116,9 @@ def varied_samples(views: Iterable[PromptView], variations: int, priors: Priors,
     rng = random.Random(seed)
     teacher = ExpertTeacher(priors)
     for view in views:
-        yield _answered(view, teacher)
+        yield from _in_both_modes(view, teacher)
         for _ in range(variations):
-            yield _answered(_asked_otherwise(view, priors, rng), teacher)
+            yield from _in_both_modes(_asked_otherwise(view, priors, rng), teacher)
 
 
 def shrink(view: PromptView, rng: random.Random) -> PromptView:
@@ -163,5 +163,11 @@ def _asked_otherwise(view: PromptView, priors: Priors, rng: random.Random) -> Pr
     return remove(view, target) if rng.random() < _REMOVED else view
 
 
-def _answered(view: PromptView, teacher: ExpertTeacher) -> Sample:
-    return Sample(tuple(render(view)), teacher.answer(view).render())
+def _in_both_modes(view: PromptView, teacher: ExpertTeacher) -> Iterator[Sample]:
+    """A sample, and its twin where the other mode decides otherwise: one word in the prompt is all that differs."""
+    answer = teacher.answer(view)
+    yield Sample(tuple(render(view)), answer.render())
+    twin = replace(view, mode="normal" if view.mode == "saver" else "saver")
+    other = teacher.answer(twin)
+    if other.command != answer.command:
+        yield Sample(tuple(render(twin)), other.render())

@@ -48,6 +48,7 @@ from smallplan_training.nano.train import TrainConfig
 from smallplan_training.samples import Sample
 from smallplan_training.teachers.expert import ExpertPolicy, ExpertTeacher
 from smallplan_training.teachers.imagined import imagine
+from smallplan_training.teachers.variations import retarget
 from smallplan_training.token_batches import SampleSet
 from smallplan_training.train_config import TrainConfig as StagesConfig
 
@@ -208,13 +209,31 @@ def test_situations_are_met_in_houses_kept_and_varied(tmp_path: Path) -> None:
     write_views(views, tmp_path / "views.jsonl.gz")
     assert read_views(tmp_path / "views.jsonl.gz") == views
     samples = list(varied_samples(views, 3, PRIORS, 0))
-    assert len(samples) == 4 * len(views)
-    # every fourth is the situation itself, answered by the expert
-    assert [sample.messages for sample in samples[::4]] == [tuple(render(view)) for view in views]
+    assert len(samples) >= 4 * len(views)
+    # the situation itself comes first, answered by the expert
+    prompts = {sample.messages: sample.answer for sample in samples}
     teacher = ExpertTeacher(PRIORS)
-    assert commands(samples[::4]) == [teacher.answer(view).command for view in views]
+    assert samples[0].messages == tuple(render(views[0]))
+    assert all(prompts[tuple(render(view))] == teacher.answer(view).render() for view in views)
     targets = {sample.messages[1].content.split("\n")[0] for sample in samples}
     assert len(targets) > 4
+
+
+def test_what_the_mode_decides_is_asked_in_both() -> None:
+    """Twins that differ in the mode alone, wherever the expert decides otherwise: else nothing tells what it means."""
+    teacher = ExpertTeacher(PRIORS)
+    rng = random.Random(1)
+    views = [retarget(imagine(PRIORS, rng), "mug", PRIORS) for _ in range(60)]
+    samples = list(varied_samples(views, 0, PRIORS, 0))
+    users = Counter(sample.messages[1] for sample in samples)
+    for view in views:
+        normal, saver = (replace(view, mode=mode) for mode in ("normal", "saver"))
+        differ = teacher.answer(normal).command != teacher.answer(saver).command
+        assert users[render(view)[1]] == (2 if differ else 1)
+    assert 5 < len(samples) - len(views) < len(views)
+    twins = [sample for sample in samples if users[sample.messages[1]] == 2]
+    for first, second in zip(twins[::2], twins[1::2], strict=True):
+        assert first.messages[0] != second.messages[0] and commands([first]) != commands([second])
 
 
 def test_imagined_situations_are_asked_in_every_way() -> None:
