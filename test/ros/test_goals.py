@@ -142,14 +142,14 @@ def test_generation_keeps_nobody_waiting(world: World, planner: Process, slow_mo
 @pytest.mark.parametrize("fallback", ["greedy", "abort"])
 def test_a_missed_deadline(world: World, planner: Process, slow_model: Path, fallback: str) -> None:
     planner.stop()
-    late = world.start_planner(policy="slm", model_path=slow_model, n_threads=1, deadline=0.2, fallback=fallback)
+    late = world.start_planner(policy="slm", model_path=slow_model, n_threads=1, deadline=0.1, fallback=fallback)
     executor = FakeExecutor(world)
     world.perceive(endless_graph())
     try:
         search = world.search(max_steps=2)
         result = search.result()
         if fallback == "abort":
-            assert result.error_code == FindObject.Result.MODEL_FAILED and "0.2 s" in result.error_msg
+            assert result.error_code == FindObject.Result.MODEL_FAILED and "answer" in result.error_msg
             assert not executor.goals
         else:
             assert result.error_code == FindObject.Result.MAX_STEPS and result.steps == 2

@@ -3,7 +3,7 @@
 The answer is three lines, `Analysis: …`, `Reasoning: …`, `Command: …`, or a short one. This module puts the parts
 together, each of which has its own: files and whether they are the right ones (`slm_files`, `slm_identity`), LoRA
 adapters (`slm_adapters`), messages to tokens (`slm_chat`), llama.cpp's contexts and their KV cache (`slm_context`,
-`slm_state`), stopping (`slm_interrupt`), sampling (`slm_sampling`, `slm_decoder`), the shape of an answer
+`slm_pool`, `slm_state`), stopping (`slm_interrupt`), sampling (`slm_sampling`, `slm_decoder`), the shape of an answer
 (`slm_answers`) and the time that it takes (`slm_budget`). Nothing else in the project imports llama_cpp.
 """
 
@@ -34,15 +34,14 @@ from smallplan_planner.slm_gpu import check_gpu_layers
 from smallplan_planner.slm_identity import check_prompt_version, trained_prompt_tokens
 from smallplan_planner.slm_interrupt import Stopped, stopping
 from smallplan_planner.slm_log import capture_log, forget_errors, last_errors
+from smallplan_planner.slm_pool import ContextPool
 from smallplan_planner.slm_sampling import Sampler
-from smallplan_planner.slm_state import SavedState, read_state, state_file, write_state
 
 __all__ = ["AnswerLimits", "Slm", "SlmCancelled", "SlmDeadlineError", "SlmError"]
 
 logger = logging.getLogger(__name__)
 
 _CHUNK = 64  # tokens of a prompt evaluated at once: reuse is in whole chunks, and a GPU can't be stopped within one
-_SHORT_CONTEXT = 512  # tokens: contexts for short answers are multiples of it
 _MAX_THREADS = 4  # the rest is for the other processes of a robot
 _MAX_LOOKUP = 16  # tokens
 _SMALL_MODEL = 50_000_000  # parameters
@@ -87,7 +86,7 @@ class Slm:
         self._model: Any = None
         self._adapter: Adapter | None = None
         self._last_chat: tuple[tuple[Message, ...], list[tuple[str, bool]], list[int]] | None = None
-        self._contexts: dict[bool, ModelContext] = {}  # by whether they are for short answers
+        self._pool: ContextPool | None = None
         self._sampler: Sampler | None = None
         self._check_settings(n_ctx, n_threads, n_gpu_layers, cache_type, flash_attention, temperature)
         check_gguf(self.path)
@@ -97,7 +96,7 @@ class Slm:
         try:
             self._load_model(n_gpu_layers)
             self.n_threads = n_threads or self._suitable_threads()
-            self._settings = ContextSettings(
+            settings = ContextSettings(
                 chunk=_CHUNK,
                 n_threads=self.n_threads,
                 cache_type=cache_type,
@@ -108,8 +107,11 @@ class Slm:
                 self._adapters.load_folder(self._lora_folder)
             self.use_adapter(lora_path or "")
             self._sampler = Sampler(temperature, seed)
-            self._n_ctx = self._make_context(False, n_ctx).size
-            self._warm_up()
+            if n_ctx > (trained := self._n_ctx_train):
+                logger.info("n_ctx is %d, the model was trained with %d, and prompts stay within that", n_ctx, trained)
+            self._pool = ContextPool(self._model, self.path, n_ctx, settings)
+            self._n_ctx = self._pool.n_ctx
+            self._warm_up(self._pool.contexts[False])
         except BaseException:
             self.close()
             raise
@@ -125,12 +127,11 @@ class Slm:
         with self._lock, self._adapters_lock:
             if self._sampler is not None:
                 self._sampler.free()
-            for context in self._contexts.values():
-                context.free()
-            self._contexts.clear()
+            if self._pool is not None:
+                self._pool.free()
             if self._model is not None:
                 llama_cpp.llama_model_free(self._model)
-            self._model = self._sampler = None
+            self._model = self._sampler = self._pool = None
 
     # Answers
 
@@ -151,10 +152,11 @@ class Slm:
         start = time.monotonic()
         end = start + deadline if deadline is not None else None
         with self._lock:
-            if self._model is None or self._sampler is None:
+            if self._pool is None or self._sampler is None:
                 raise SlmError(f"{self.path} is closed")
             parts, tokens = self._read_chat(messages)
-            context = self._take_context(len(tokens), grammar)
+            needed = self._check_fit(len(tokens), grammar)
+            context = self._pool.take(_is_short(grammar), needed, self._adapter_handle())
             context.reset_clock()
             decoder = Decoder(context, self._sampler, tokens, self._lookup)
             writer = AnswerWriter(decoder, self._chat, self._limits, self.speeds, end)
@@ -177,7 +179,7 @@ class Slm:
                     raise SlmCancelled(f"cancelled after {time.monotonic() - start:.3f} s") from None
                 read = min(context.length, len(tokens))
                 raise SlmDeadlineError(
-                    f"no answer within {deadline} s: {read} of the prompt's {len(tokens)} tokens were read, "
+                    f"no answer within {deadline:.3g} s: {read} of the prompt's {len(tokens)} tokens were read, "
                     f"{decoder.generated} tokens were written"
                 ) from None
             eval_time = context.eval_time
@@ -263,32 +265,24 @@ class Slm:
     def save_state(self, folder: str | Path) -> None:
         """Write the KV cache of the prompts that were read last to `folder`, for `restore_state`. Raises OSError."""
         with self._lock:
-            for short, context in self._contexts.items():
-                if context.evaluated and context.adapter == self._adapter_handle():
-                    state = SavedState(tuple(context.evaluated), context.state())
-                    write_state(state_file(Path(folder), self._identity(short)), state)
+            if self._pool is not None:
+                self._pool.save(Path(folder), self._identity(), self._adapter_handle())
 
     def restore_state(self, folder: str | Path) -> int:
-        """Take over the KV cache that the same model with the same adapter saved there; returns its tokens, 0: none."""
-        restored = 0
-        with self._lock:
-            for short in (False, True):
-                state = read_state(state_file(Path(folder), self._identity(short)))
-                if state is None:
-                    continue
-                context = self._contexts.get(short) or self._make_context(short, self._short_size(len(state.tokens)))
-                context.use_adapter(self._adapter_handle())
-                if context.restore(state.tokens, state.data):
-                    restored += len(state.tokens)
-                else:
-                    logger.warning("llama.cpp can't take over the KV cache in %s: %s", folder, last_errors())
-        return restored
+        """Take over the KV cache that the same model with the same adapter saved there; returns its tokens, 0: none.
 
-    def _identity(self, short: bool) -> tuple[str, ...]:
-        """All that a KV cache depends on."""
-        adapter = self._adapter.fingerprint if self._adapter is not None else ""
-        kind = "short answers" if short else "decisions"
-        return (self._fingerprint, adapter, llama_cpp.__version__, self._settings.layout, kind)
+        Raises `SlmError` when there is no memory for it."""
+        with self._lock:
+            if self._pool is None:
+                return 0
+            return self._pool.restore(Path(folder), self._identity(), self._adapter_handle())
+
+    def _identity(self) -> tuple[str, str]:
+        """Model and adapter."""
+        return self._fingerprint, self._adapter.fingerprint if self._adapter is not None else ""
+
+    def _adapter_handle(self) -> Any:
+        return self._adapter.handle if self._adapter is not None else None
 
     # Loading
 
@@ -317,40 +311,35 @@ class Slm:
     def _load_model(self, n_gpu_layers: int) -> None:
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
+        # Mapped, the file's pages would stay in memory beside the copy that llama.cpp makes for this processor.
+        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
         forget_errors()
         self._model = llama_cpp.llama_model_load_from_file(str(self.path).encode(), params)
         if self._model is None:
             size = self.path.stat().st_size
             raise SlmError(f"{self.path} ({size} bytes) is not a model that llama.cpp can load: {last_errors()}")
+        if self._lookup and (
+            llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
+        ):
+            raise SlmError(
+                f"lookup_tokens is {self._lookup}, and {self.path} can't take back what it has read: set it to 0"
+            )
         self._chat = ChatVocabulary(self._model, self.path)
         self._metadata = model_metadata(self._model)
         self._n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(self._model)
         self._fingerprint = fingerprint(self.path)
         self._adapters = Adapters(self._model, self.path, self._metadata)
 
-    def _make_context(self, short: bool, n_ctx: int) -> ModelContext:
-        if n_ctx > (trained := self._n_ctx_train):
-            logger.info("n_ctx is %d, the model was trained with %d, and prompts stay within that", n_ctx, trained)
-        context = ModelContext(self._model, self.path, n_ctx, self._settings)
-        self._contexts[short] = context
-        return context
-
-    def _take_context(self, prompt_tokens: int, grammar: Grammar | None) -> ModelContext:
-        """The context for such an answer, with the adapter in use; that of short answers grows as it is needed."""
-        short, answer = _is_short(grammar), self._longest_answer(grammar)
+    def _check_fit(self, prompt_tokens: int, grammar: Grammar | None) -> int:
+        """Tokens that prompt and answer take together. Raises `SlmError` when they are more than `n_ctx`."""
+        answer = self._longest_answer(grammar)
         needed = prompt_tokens + answer
         if needed > self._n_ctx:
             raise SlmError(
                 f"the prompt has {prompt_tokens} tokens, the answer takes up to {answer}, and n_ctx is {self._n_ctx}: "
                 f"set n_ctx to {needed} or more"
             )
-        context = self._contexts.get(short)
-        if context is None or needed > context.size:
-            if context is not None:
-                self._contexts.pop(short).free()
-            context = self._make_context(short, self._short_size(needed))
-        context.use_adapter(self._adapter_handle())
-        return context
+        return needed
 
     def _longest_answer(self, grammar: Grammar | None) -> int:
         """Tokens that an answer may take, line heads included."""
@@ -359,12 +348,6 @@ class Slm:
             answer += self._limits.analysis + self._limits.reasoning + 16  # 16: the line heads
         return answer
 
-    def _short_size(self, needed: int) -> int:
-        return min(self._n_ctx, -(-needed // _SHORT_CONTEXT) * _SHORT_CONTEXT)
-
-    def _adapter_handle(self) -> Any:
-        return self._adapter.handle if self._adapter is not None else None
-
     def _suitable_threads(self) -> int:
         """As many threads as pay. They meet hundreds of times a token, and wait long where other processes compete:
         on two busy cores a model of 7 M parameters took 3 times as long with two threads as with one (idle: 0.6)."""
@@ -372,9 +355,8 @@ class Slm:
             return 1
         return min(len(self._cores) or len(os.sched_getaffinity(0)), _MAX_THREADS)
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, context: ModelContext) -> None:
         """The first evaluation allocates; do it now rather than in the first decision, and measure those after it."""
-        context = self._contexts[False]
         context.use_adapter(self._adapter_handle())
         with self._pinned():
             context.prefill(self._chat.head_tokens[HEADS[0]])

@@ -193,7 +193,7 @@ def test_text_is_cut_where_the_model_writes_the_next_head(tiny_slm: Slm, monkeyp
     """The model's tokens are played back; what counts is where sections end and what is evaluated."""
     script = iter(tiny_slm._chat.tokenize(" the kitchen\nReasoning: it is near\nCommand:"))
     evaluated: list[int] = []
-    context = tiny_slm._contexts[False]
+    context = tiny_slm._pool.contexts[False]
     evaluate = context.evaluate
     play(script, tiny_slm, monkeypatch)
     monkeypatch.setattr(context, "evaluate", lambda tokens: (evaluated.extend(tokens), evaluate(tokens))[1])
@@ -351,7 +351,7 @@ def test_cancelling_ends_a_generation_even_within_an_evaluation(tiny_model: Any)
 
 def test_llama_cpp_itself_stops_when_the_flag_is_set(tiny_slm: Slm) -> None:
     """The callback answers from memory, without Python: set, it aborts a single evaluation."""
-    context = tiny_slm._contexts[False]
+    context = tiny_slm._pool.contexts[False]
     context.arm().set()
     context.stop = StopFlag()  # what Python looks at stays unset: only llama.cpp can notice
     with pytest.raises(Stopped):
