@@ -370,13 +370,24 @@ class Slm:
     # Computing
 
     def _read(self, context: ModelContext, tokens: list[int], end: float | None) -> int:
-        """Have the context read a prompt; returns the tokens that it had read before."""
-        begun = time.monotonic()
+        """Have the context read a prompt; returns the tokens that it had read before.
+
+        One that takes too long is begun all the same: what was read until the deadline is reused in the next answer.
+        """
         if not self._reuse:
             context.clear()
+        begun = time.monotonic()
+        to_come = len(tokens) - context.reusable(tokens)
+        predicted = to_come * self.speeds.prompt.seconds
+        if end is not None and begun + predicted > end:
+            logger.warning(
+                "reading %d tokens of the prompt takes about %.2f s, the answer is due in %.2f s: raise the deadline",
+                to_come,
+                predicted,
+                max(0.0, end - begun),
+            )
         reused = context.prefill(tokens)
-        now = time.monotonic()
-        self.speeds.prompt.learn(len(tokens) - reused, now - begun)
+        self.speeds.prompt.learn(len(tokens) - reused, time.monotonic() - begun)
         return reused
 
     @contextmanager

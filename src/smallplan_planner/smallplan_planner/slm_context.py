@@ -118,11 +118,19 @@ class ModelContext:
         del self.evaluated[length:]
         self.length = length
 
-    def prefill(self, tokens: Sequence[int]) -> int:
-        """Read a prompt, from the first chunk that differs from the prompt before; returns the tokens reused."""
-        size, before = self._chunk, self.evaluated
+    def reusable(self, tokens: Sequence[int]) -> int:
+        """How many of a prompt's tokens need not be read again: those up to the first chunk that differs."""
+        before = self.evaluated
         same = next((i for i, (a, b) in enumerate(zip(tokens, before)) if a != b), min(len(tokens), len(before)))
-        self.truncate(min(same, len(tokens) - 1) // size * size)
+        return min(same, len(tokens) - 1) // self._chunk * self._chunk
+
+    def prefill(self, tokens: Sequence[int]) -> int:
+        """Read a prompt as far as it is not `reusable`; returns the tokens reused. Raises `Stopped` and `SlmError`.
+
+        Stopped in the middle, it keeps the chunks that it has read.
+        """
+        size = self._chunk
+        self.truncate(self.reusable(tokens))
         reused = self.length
         for begin in range(reused, len(tokens), size):
             chunk = tokens[begin : begin + size]

@@ -57,9 +57,13 @@ class ContextPool:
                 write_state(self._file(folder, identity, short), state)
 
     def restore(self, folder: Path, identity: Sequence[str], adapter: Any) -> int:
-        """Take over what `save` wrote for the same model, adapter and settings; returns its tokens, 0 without any."""
+        """Take over what `save` wrote for the same model, adapter and settings, where nothing was read yet; returns its
+        tokens, 0 without any."""
         restored = 0
         for short in (False, True):
+            context = self.contexts.get(short)
+            if context is not None and context.evaluated and context.adapter == adapter:
+                continue  # it is newer
             state = read_state(self._file(folder, identity, short))
             if state is None or len(state.tokens) > self.n_ctx:
                 continue

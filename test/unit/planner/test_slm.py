@@ -513,6 +513,26 @@ def test_a_cut_answer_is_one_that_may_be_given_in_haste(tiny_slm: Slm, monkeypat
     assert tiny_slm.generate(chat("x"), grammar, deadline=60.0).command == "explore(kitchen)"
 
 
+def test_a_prompt_too_long_for_its_deadline_is_told_and_goes_on_where_it_stopped(
+    tiny_model: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Slm(tiny_model.path, n_threads=1, limits=AnswerLimits(9, 9)) as slm:
+        slm.speeds.prompt.learn(1, 1000.0)
+        context = slm._pool.contexts[False]
+        decode, calls = context._decode, iter(range(100))
+
+        def stop_at_the_third(*args: Any) -> None:
+            if next(calls) == 2:
+                context.stop.set()
+            decode(*args)
+
+        monkeypatch.setattr(context, "_decode", stop_at_the_third)
+        with pytest.raises(SlmDeadlineError, match=r"no answer within 60 s: 128 of the prompt's \d+ tokens were read"):
+            slm.generate(chat(LONG * 2), GRAMMAR, deadline=60.0)
+        assert "raise the deadline" in caplog.text
+        assert slm.generate(chat(LONG * 2), GRAMMAR).reused_tokens == 128
+
+
 def test_speeds_are_measured(tiny_model: Any) -> None:
     with Slm(tiny_model.path, n_threads=1, limits=AnswerLimits(20, 20)) as slm:
         assert slm.speeds.text.seconds > 0 and slm.speeds.prompt.seconds == 0

@@ -136,7 +136,8 @@ class SlmDecider:
         except SlmError as error:
             logger.warning("the KV cache in %s can't be used: %s", self._folder, error)
         else:
-            logger.info("the KV cache of %d tokens was restored from %s", tokens, self._folder)
+            if tokens:
+                logger.info("the KV cache of %d tokens was restored from %s", tokens, self._folder)
 
     def save(self) -> None:
         """Keep the KV cache; where it can't be written, the next run computes it again."""
