@@ -2,9 +2,10 @@
 
 The answer is three lines, `Analysis: …`, `Reasoning: …`, `Command: …`, or a short one. This module puts the parts
 together, each of which has its own: files and whether they are the right ones (`slm_files`, `slm_identity`), LoRA
-adapters (`slm_adapters`), messages to tokens (`slm_chat`), llama.cpp's contexts and their KV cache (`slm_context`,
-`slm_pool`, `slm_state`), stopping (`slm_interrupt`), sampling (`slm_sampling`, `slm_decoder`), the shape of an answer
-(`slm_answers`) and the time that it takes (`slm_budget`). Nothing else in the project imports llama_cpp.
+adapters (`slm_adapters`), processors (`slm_gpu`, `slm_cores`), messages to tokens (`slm_chat`), llama.cpp's contexts
+and their KV cache (`slm_context`, `slm_pool`, `slm_state`), stopping (`slm_interrupt`), sampling (`slm_sampling`,
+`slm_decoder`), the shape of an answer (`slm_answers`) and the time that it takes (`slm_budget`). In the planner
+nothing else imports llama_cpp.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from smallplan_planner.slm_adapters import Adapter, Adapters, model_metadata
 from smallplan_planner.slm_answers import DEFAULT_LIMITS, AnswerLimits, AnswerWriter
 from smallplan_planner.slm_budget import Speeds
 from smallplan_planner.slm_chat import HEADS, ChatVocabulary
-from smallplan_planner.slm_context import CACHE_TYPES, FLASH_ATTENTION, ContextSettings, ModelContext
+from smallplan_planner.slm_context import ContextSettings, ModelContext, check_cache, resolve_flash_attention
+from smallplan_planner.slm_cores import check_cores, pinned
 from smallplan_planner.slm_decoder import Decoder
 from smallplan_planner.slm_files import check_gguf, check_sha256, fingerprint
 from smallplan_planner.slm_gpu import check_gpu_layers
@@ -42,6 +43,7 @@ __all__ = ["AnswerLimits", "Slm", "SlmCancelled", "SlmDeadlineError", "SlmError"
 logger = logging.getLogger(__name__)
 
 _CHUNK = 64  # tokens of a prompt evaluated at once: reuse is in whole chunks, and a GPU can't be stopped within one
+_SMALL_CHUNK = 32  # for a small model: larger ones are no faster, without flash attention
 _MAX_THREADS = 4  # the rest is for the other processes of a robot
 _MAX_LOOKUP = 16  # tokens
 _SMALL_MODEL = 50_000_000  # parameters
@@ -69,7 +71,7 @@ class Slm:
         seed: int = 0,  # of the sampling at a temperature above 0; draws go on from call to call
         limits: AnswerLimits = DEFAULT_LIMITS,
         cache_type: str = "f16",  # numbers of the KV cache: f16 | q8_0 | q4_0 (these need flash attention)
-        flash_attention: str = "auto",  # auto | on | off
+        flash_attention: str = "auto",  # auto (on a GPU, where llama.cpp can) | on | off
         lookup_tokens: int = 0,  # tokens that are drafted from the prompt and checked at once, at temperature 0
         cores: Collection[int] = (),  # processors that compute, none: any
         reuse: bool = True,  # of the KV cache from answer to answer; without it, for measurements
@@ -97,10 +99,10 @@ class Slm:
             self._load_model(n_gpu_layers)
             self.n_threads = n_threads or self._suitable_threads()
             settings = ContextSettings(
-                chunk=_CHUNK,
+                chunk=_SMALL_CHUNK if self._is_small() else _CHUNK,
                 n_threads=self.n_threads,
                 cache_type=cache_type,
-                flash_attention=flash_attention if cache_type == "f16" else "on",
+                flash_attention=resolve_flash_attention(flash_attention, cache_type, n_gpu_layers),
                 outputs=1 + lookup_tokens,
             )
             if self._lora_folder is not None:
@@ -163,7 +165,7 @@ class Slm:
             sections = ("", "", "")
             reused = 0
             try:
-                with stopping(context.arm(), end, cancel), self._pinned():
+                with stopping(context.arm(), end, cancel), pinned(self._cores):
                     if isinstance(grammar, CommandGrammar):
                         reused = self._read(context, tokens + self._chat.head_tokens[HEADS[0]], end)
                         sections = writer.write_sections(grammar)
@@ -291,21 +293,12 @@ class Slm:
     ) -> None:
         if n_ctx < 0 or n_threads < 0:
             raise SlmError(f"n_ctx is {n_ctx} and n_threads {n_threads}; expected 0 (automatic) or more")
-        if cache_type not in CACHE_TYPES:
-            raise SlmError(f"cache_type is {cache_type!r}; expected one of {', '.join(CACHE_TYPES)}")
-        if flash_attention not in FLASH_ATTENTION:
-            raise SlmError(f"flash_attention is {flash_attention!r}; expected one of {', '.join(FLASH_ATTENTION)}")
-        if cache_type != "f16" and flash_attention == "off":
-            raise SlmError(f"cache_type is {cache_type}, which needs flash attention, and flash_attention is off")
+        check_cache(cache_type, flash_attention)
         if not 0 <= self._lookup <= _MAX_LOOKUP:
             raise SlmError(f"lookup_tokens is {self._lookup}; expected 0 (off) to {_MAX_LOOKUP}")
         if self._lookup and temperature:
             raise SlmError(f"lookup_tokens needs temperature 0, which is {temperature}: set one of them to 0")
-        unknown = self._cores - os.sched_getaffinity(0)
-        if unknown:
-            raise SlmError(
-                f"cores {sorted(unknown)} are not available; expected some of {sorted(os.sched_getaffinity(0))}"
-            )
+        check_cores(self._cores)
         check_gpu_layers(n_gpu_layers)
 
     def _load_model(self, n_gpu_layers: int) -> None:
@@ -351,14 +344,17 @@ class Slm:
     def _suitable_threads(self) -> int:
         """As many threads as pay. They meet hundreds of times a token, and wait long where other processes compete:
         on two busy cores a model of 7 M parameters took 3 times as long with two threads as with one (idle: 0.6)."""
-        if llama_cpp.llama_model_n_params(self._model) < _SMALL_MODEL:
+        if self._is_small():
             return 1
         return min(len(self._cores) or len(os.sched_getaffinity(0)), _MAX_THREADS)
+
+    def _is_small(self) -> bool:
+        return int(llama_cpp.llama_model_n_params(self._model)) < _SMALL_MODEL
 
     def _warm_up(self, context: ModelContext) -> None:
         """The first evaluation allocates; do it now rather than in the first decision, and measure those after it."""
         context.use_adapter(self._adapter_handle())
-        with self._pinned():
+        with pinned(self._cores):
             context.prefill(self._chat.head_tokens[HEADS[0]])
             token = self._chat.head_tokens[HEADS[0]][0]
             begun = time.monotonic()
@@ -389,19 +385,6 @@ class Slm:
         reused = context.prefill(tokens)
         self.speeds.prompt.learn(len(tokens) - reused, time.monotonic() - begun)
         return reused
-
-    @contextmanager
-    def _pinned(self) -> Iterator[None]:
-        """Keeps this thread on the configured cores, and with it the threads that llama.cpp starts from it."""
-        if not self._cores:
-            yield
-            return
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, self._cores)
-        try:
-            yield
-        finally:
-            os.sched_setaffinity(0, before)
 
 
 def _is_short(grammar: Grammar | None) -> bool:

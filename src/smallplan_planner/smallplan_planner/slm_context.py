@@ -50,6 +50,23 @@ class ContextSettings:
         return f"chunk {self.chunk}, cache {self.cache_type}, flash attention {self.flash_attention}"
 
 
+def check_cache(cache_type: str, flash_attention: str) -> None:
+    """Raise `SlmError` for settings that don't exist or contradict each other."""
+    if cache_type not in CACHE_TYPES:
+        raise SlmError(f"cache_type is {cache_type!r}; expected one of {', '.join(CACHE_TYPES)}")
+    if flash_attention not in FLASH_ATTENTION:
+        raise SlmError(f"flash_attention is {flash_attention!r}; expected one of {', '.join(FLASH_ATTENTION)}")
+    if cache_type != "f16" and flash_attention == "off":
+        raise SlmError(f"cache_type is {cache_type}, which needs flash attention, and flash_attention is off")
+
+
+def resolve_flash_attention(asked: str, cache_type: str, n_gpu_layers: int) -> str:
+    """What `auto` comes to: a quantised cache needs it, and on a CPU it is slower in small chunks."""
+    if cache_type != "f16":
+        return "on"
+    return "off" if asked == "auto" and not n_gpu_layers else asked
+
+
 class ModelContext:
     """The context, with the KV cache of the prompt that was read last, and of the answer behind it.
 

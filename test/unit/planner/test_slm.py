@@ -261,9 +261,9 @@ def test_the_common_beginning_of_prompts_is_reused_in_whole_chunks(tiny_model: A
         other = slm.generate(chat("Task", "Another system message."), GRAMMAR)
     assert first.reused_tokens == 0
     assert first.prompt_tokens == again.prompt_tokens > 128
-    assert again.prompt_tokens - 64 <= again.reused_tokens <= again.prompt_tokens
-    assert longer.reused_tokens >= again.prompt_tokens // 64 * 64 - 64
-    assert longer.reused_tokens % 64 == 0
+    assert again.prompt_tokens - 32 <= again.reused_tokens <= again.prompt_tokens
+    assert longer.reused_tokens >= again.prompt_tokens // 64 * 64 - 32
+    assert longer.reused_tokens % 32 == 0
     assert other.reused_tokens == 0
 
 
@@ -278,7 +278,7 @@ def test_a_short_answer_is_one_of_its_choices_and_leaves_the_decisions_cache_alo
     assert asked[0].reused_tokens == 0 and asked[2].reused_tokens >= 64
     assert long.prompt_tokens > 512
     assert again.text == first.text
-    assert again.reused_tokens >= again.prompt_tokens - 64
+    assert again.reused_tokens >= again.prompt_tokens - 32
 
 
 def test_a_short_answer_without_a_grammar_ends_with_its_line(tiny_slm: Slm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -527,10 +527,10 @@ def test_a_prompt_too_long_for_its_deadline_is_told_and_goes_on_where_it_stopped
             decode(*args)
 
         monkeypatch.setattr(context, "_decode", stop_at_the_third)
-        with pytest.raises(SlmDeadlineError, match=r"no answer within 60 s: 128 of the prompt's \d+ tokens were read"):
+        with pytest.raises(SlmDeadlineError, match=r"no answer within 60 s: 64 of the prompt's \d+ tokens were read"):
             slm.generate(chat(LONG * 2), GRAMMAR, deadline=60.0)
         assert "raise the deadline" in caplog.text
-        assert slm.generate(chat(LONG * 2), GRAMMAR).reused_tokens == 128
+        assert slm.generate(chat(LONG * 2), GRAMMAR).reused_tokens == 64
 
 
 def test_speeds_are_measured(tiny_model: Any) -> None:
@@ -561,7 +561,7 @@ def test_a_saved_cache_is_taken_over_by_the_same_model(tiny_model: Any, tmp_path
         assert slm.restore_state(tmp_path) >= 128 + 64
         again = slm.generate(chat(LONG), GRAMMAR)
         assert again.text == first.text
-        assert again.reused_tokens >= again.prompt_tokens - 64
+        assert again.reused_tokens >= again.prompt_tokens - 32
         assert slm.generate(chat("Seen: mug." + " mug" * 80, "You name a room."), rooms).reused_tokens >= 64
 
 
@@ -578,7 +578,7 @@ def test_a_cache_of_another_model_adapter_or_kind_is_not_taken_over(tiny_model: 
         assert slm.restore_state(folder) == 0
     with Slm(tmp_path / "other.gguf", n_threads=1) as slm:
         assert slm.restore_state(folder) == 0
-    with Slm(tiny_model.path, n_threads=1, flash_attention="off") as slm:
+    with Slm(tiny_model.path, n_threads=1, flash_attention="on") as slm:
         assert slm.restore_state(folder) == 0
     with Slm(tiny_model.path, n_threads=1, n_ctx=128) as slm:
         assert slm.restore_state(folder) == 0, "it does not fit"

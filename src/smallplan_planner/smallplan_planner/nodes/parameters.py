@@ -68,7 +68,9 @@ class PlannerParameters:
         choices=("f16", "q8_0", "q4_0"),
     )
     flash_attention: str = _parameter(
-        "auto", "Whether attention is computed in one step; auto: where llama.cpp can.", choices=("auto", "on", "off")
+        "auto",
+        "Whether attention is computed in one step; auto: on a GPU, where llama.cpp can.",
+        choices=("auto", "on", "off"),
     )
     lookup_tokens: int = _parameter(
         0, "Tokens drafted at most from what the prompt repeats, at temperature 0. 0 = none.", low=0, high=16

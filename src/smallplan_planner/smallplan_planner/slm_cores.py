@@ -1,0 +1,32 @@
+"""Which processors compute: those that are configured, so that the model leaves the others to the robot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from smallplan_planner.generation import SlmError
+
+
+def check_cores(cores: Collection[int]) -> None:
+    """Raise `SlmError` when this process may not use one of them."""
+    available = os.sched_getaffinity(0)
+    if not available.issuperset(cores):
+        raise SlmError(
+            f"cores {sorted(set(cores) - available)} are not available; expected some of {sorted(available)}"
+        )
+
+
+@contextmanager
+def pinned(cores: Collection[int]) -> Iterator[None]:
+    """Keeps this thread on these processors, and with it the threads that llama.cpp starts from it; none: on any."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
