@@ -26,12 +26,11 @@ from rich.console import Console
 from rich.table import Table
 
 from smallplan_planner.prompt import PROMPT_VERSION
+from smallplan_planner.slm_identity import BASE_MODEL_KEY, PROMPT_TOKENS_KEY, PROMPT_VERSION_KEY
 from smallplan_training import export
 from smallplan_training.errors import UserError
 from smallplan_training.figures import add_json_argument, check_writable, write_figures
 from smallplan_training.gguf_metadata import (
-    BASE_MODEL_KEY,
-    PROMPT_VERSION_KEY,
     STRATEGY_KEY,
     TRAINING_RUN_KEY,
     FileName,
@@ -103,6 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names.add_argument("--model-version", default="v1.0", metavar="vN.N", help="default: %(default)s")
     names.add_argument("--licence", help="default: what the base's model card says")
     names.add_argument("--training-run", metavar="NAME", help="default: the name of the run's folder")
+    names.add_argument("--prompt-tokens", type=int, metavar="N", help="of the longest prompts that it was trained with")
     checks = parser.add_argument_group("parity", "a file that is further from the model is refused")
     checks.add_argument("--prompts", type=int, default=8, help="whose logits are compared (default: %(default)s)")
     checks.add_argument("--graphs", type=int, default=50, help="whose commands are compared (default: %(default)s)")
@@ -117,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
     """The command; returns its exit code."""
     if args.prompts < 1 or args.graphs < args.prompts:
         raise UserError(f"{args.prompts} prompts of {args.graphs} graphs; expected at least 1, and no more than graphs")
+    if args.prompt_tokens is not None and args.prompt_tokens < 1:
+        raise UserError(f"--prompt-tokens is {args.prompt_tokens}; expected at least 1")
     kinds = tuple(dict.fromkeys(args.kind or [MERGED]))
     if args.base_gguf is not None and ADAPTER not in kinds:
         raise UserError("--base-gguf is what an adapter is checked over; add --kind adapter, or leave it out")
@@ -249,6 +251,8 @@ class _Job:
         if licence:
             keys["general.license"] = licence
         keys[PROMPT_VERSION_KEY] = PROMPT_VERSION
+        if self.args.prompt_tokens is not None:
+            keys[PROMPT_TOKENS_KEY] = self.args.prompt_tokens
         run = self.args.training_run or self.source.run
         keys |= {TRAINING_RUN_KEY: run} if run else {}
         return keys | ({STRATEGY_KEY: self.source.strategy} if self.source.strategy else {})

@@ -87,9 +87,7 @@ def find_source(given: str, base: str | None = None, recipe: str = "") -> Source
     }
     if not (folder / ADAPTER_CONFIG).is_file():
         if base is not None:
-            raise UserError(
-                f"{given} is a whole model, which needs no base; leave --base out, or give an adapter folder"
-            )
+            raise UserError(f"{given} is a whole model, which has no base; leave --base out")
         return Source(find_base(given), False, str(run.get("base") or ""), **settings)
     named = base or str(_read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or run.get("base") or "")
     if not named:

@@ -1,12 +1,8 @@
 """Metadata of GGUF files: read it, complete it, name files by it.
 
 llama.cpp's converter writes the keys that it knows and passes over all others, a licence and our own among them. Keys
-of our own stand under `smallplan.`:
-
-    smallplan.prompt_version  the version of the prompt that the model was trained with
-    smallplan.base_model      in an adapter: the `general.name` of the model that it was trained on
-    smallplan.training_run    the run that it came from
-    smallplan.strategy        how that run trained
+of our own stand under `smallplan.`: those that the planner reads are in its `slm_identity.py`; two more say where a
+file comes from, `smallplan.training_run` (the name of the run) and `smallplan.strategy` (how it trained).
 """
 
 from __future__ import annotations
@@ -20,8 +16,6 @@ import gguf
 
 from smallplan_training.errors import UserError
 
-PROMPT_VERSION_KEY = "smallplan.prompt_version"
-BASE_MODEL_KEY = "smallplan.base_model"
 TRAINING_RUN_KEY = "smallplan.training_run"
 STRATEGY_KEY = "smallplan.strategy"
 

@@ -171,7 +171,9 @@ class Reference:
         longest = max(len(text.ids) for text in self._texts)
         try:
             # room for what a tokenizer that splits otherwise makes of them
-            with Slm(path, lora_path=lora, n_ctx=max(4096, 2 * longest), limits=self._limits) as slm:
+            n_ctx = max(4096, 2 * longest)
+            with Slm(path, lora_path=lora, n_ctx=n_ctx, limits=self._limits, flash_attention="off") as slm:
+                threads = slm.n_threads
                 same = [slm.tokenize_chat(text.messages) == text.prompt_ids for text in self._texts]
                 equal = [
                     _command(slm.generate(messages).text) == written
@@ -182,7 +184,7 @@ class Reference:
         except SlmError as error:
             raise UserError(str(error)) from error
         figures = _Figures()
-        with _open(path, lora, longest) as llama:
+        with _open(path, lora, longest, threads) as llama:
             for index, text in enumerate(self._texts):
                 answer = llama.tokenize(text.answer.encode(), add_bos=False, special=False)
                 same[index] = same[index] and answer == text.answer_ids
@@ -235,10 +237,11 @@ class _Figures:
 
 
 @contextmanager
-def _open(path: Path, lora: Path | None, positions: int) -> Iterator[llama_cpp.Llama]:
+def _open(path: Path, lora: Path | None, positions: int, threads: int) -> Iterator[llama_cpp.Llama]:
     """The file in llama.cpp with float32 in its KV cache, so that the weights alone make the difference."""
     whole = llama_cpp.GGML_TYPE_F32
     options = {"n_ctx": positions + 8, "type_k": whole, "type_v": whole, "logits_all": True, "verbose": False}
+    options |= {"n_threads": threads, "n_threads_batch": threads}
     try:
         llama = llama_cpp.Llama(str(path), lora_path=None if lora is None else str(lora), **options)
     except (ValueError, RuntimeError) as error:
