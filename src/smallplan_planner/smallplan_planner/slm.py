@@ -47,7 +47,7 @@ _SMALL_CHUNK = 32  # for a small model: larger ones are no faster, without flash
 _MAX_THREADS = 4  # the rest is for the other processes of a robot
 _MAX_LOOKUP = 16  # tokens
 _SMALL_MODEL = 50_000_000  # parameters
-_WARM_UP = 8  # tokens that are generated to allocate, and to measure
+_WARM_UP = 4  # tokens that are generated to allocate, and to measure
 
 
 class Slm:

@@ -54,7 +54,7 @@ def stopping(flag: StopFlag, end: float | None, cancel: threading.Event | None) 
     ended = threading.Event()
 
     def watch() -> None:
-        while not ended.wait(_POLL):
+        while not ended.wait(_POLL if end is None else min(_POLL, max(0.0, end - time.monotonic()))):
             if is_due():
                 flag.set()
                 return
