@@ -158,7 +158,7 @@ class Slm:
                 raise SlmError(f"{self.path} is closed")
             parts, tokens = self._read_chat(messages)
             needed = self._check_fit(len(tokens), grammar)
-            context = self._pool.take(_is_short(grammar), needed, self._adapter_handle())
+            context = self._pool.take(_is_short(grammar), needed, _handle(self._adapter))
             context.reset_clock()
             decoder = Decoder(context, self._sampler, tokens, self._lookup)
             writer = AnswerWriter(decoder, self._chat, self._limits, self.speeds, end)
@@ -267,24 +267,22 @@ class Slm:
     def save_state(self, folder: str | Path) -> None:
         """Write the KV cache of the prompts that were read last to `folder`, for `restore_state`. Raises OSError."""
         with self._lock:
+            adapter = self._adapter  # may be changed meanwhile
             if self._pool is not None:
-                self._pool.save(Path(folder), self._identity(), self._adapter_handle())
+                self._pool.save(Path(folder), self._identity(adapter), _handle(adapter))
 
     def restore_state(self, folder: str | Path) -> int:
         """Take over the KV cache that the same model with the same adapter saved there; returns its tokens, 0: none.
 
         Raises `SlmError` when there is no memory for it."""
         with self._lock:
+            adapter = self._adapter
             if self._pool is None:
                 return 0
-            return self._pool.restore(Path(folder), self._identity(), self._adapter_handle())
+            return self._pool.restore(Path(folder), self._identity(adapter), _handle(adapter))
 
-    def _identity(self) -> tuple[str, str]:
-        """Model and adapter."""
-        return self._fingerprint, self._adapter.fingerprint if self._adapter is not None else ""
-
-    def _adapter_handle(self) -> Any:
-        return self._adapter.handle if self._adapter is not None else None
+    def _identity(self, adapter: Adapter | None) -> tuple[str, str]:
+        return self._fingerprint, adapter.fingerprint if adapter is not None else ""
 
     # Loading
 
@@ -353,7 +351,7 @@ class Slm:
 
     def _warm_up(self, context: ModelContext) -> None:
         """The first evaluation allocates; do it now rather than in the first decision, and measure those after it."""
-        context.use_adapter(self._adapter_handle())
+        context.use_adapter(_handle(self._adapter))
         with pinned(self._cores):
             context.prefill(self._chat.head_tokens[HEADS[0]])
             token = self._chat.head_tokens[HEADS[0]][0]
@@ -390,3 +388,7 @@ class Slm:
 def _is_short(grammar: Grammar | None) -> bool:
     """Whether the answer is one line, without analysis and reasoning."""
     return grammar is not None and not isinstance(grammar, CommandGrammar)
+
+
+def _handle(adapter: Adapter | None) -> Any:
+    return adapter.handle if adapter is not None else None
