@@ -334,12 +334,13 @@ def _check_converted(path: Path, prepared: Prepared) -> None:
     """What the converter takes over without a word when it is wrong or missing. Raises `UserError`."""
     from smallplan_training.base_files import read_config
 
-    keys = read_metadata(path)
-    here, there = keys.get(f"{keys['general.architecture']}.context_length"), read_config(prepared.model)
-    if here != there.max_position_embeddings:
+    keys, config = read_metadata(path), read_config(prepared.model)
+    here = keys.get(f"{keys['general.architecture']}.context_length")
+    there = getattr(config, "max_position_embeddings", here)
+    if here != there:
         raise UserError(
-            f"the converter wrote a context length of {here}, config.json has {there.max_position_embeddings}; the "
-            "model's configuration is not one that it understands"
+            f"the converter wrote a context length of {here}, config.json has {there}; look into the model's "
+            "configuration"
         )
     if keys.get("tokenizer.chat_template") != prepared.chat.tokenizer.chat_template:
         raise UserError(

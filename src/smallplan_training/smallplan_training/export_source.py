@@ -89,10 +89,16 @@ def find_source(given: str, base: str | None = None, recipe: str = "") -> Source
         if base is not None:
             raise UserError(f"{given} is a whole model, which has no base; leave --base out")
         return Source(find_base(given), False, str(run.get("base") or ""), **settings)
-    named = base or str(_read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or run.get("base") or "")
-    if not named:
+    trained_on = str(_read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or run.get("base") or "")
+    if not base and not trained_on:
         raise UserError(f"{folder / ADAPTER_CONFIG} does not name the base of the adapter; give it with --base")
-    source = Source(folder, True, named, **settings)
+    source = Source(folder, True, base or trained_on, **settings)
+    _check_name(source, trained_on)
+    if not base:
+        try:
+            find_base(trained_on)
+        except UserError as error:
+            raise UserError(f"{folder} names its base, but {error}; give it with --base") from error
     _check_architecture(source)
     return source
 
@@ -158,6 +164,15 @@ def _chat_of(folder: Path, recipe: str) -> Chat:
         raise UserError(f"{folder} has no tokenizer that transformers can load: {error}") from error
     found = load_recipe(recipe) if recipe else find_recipe(str(folder), config.model_type, tokenizer.get_vocab())
     return Chat(tokenizer, found)
+
+
+def _check_name(source: Source, trained_on: str) -> None:
+    """Two models of the hub are not the same, even when their shapes are; of folders the name tells nothing."""
+    names = (_name_of(trained_on), source.base_name)
+    if all("/" in name and not name.startswith(("/", ".", "~")) for name in names) and names[0] != names[1]:
+        raise UserError(
+            f"the adapter in {source.folder} was trained on {names[0]}, not on {names[1]}; give that with --base"
+        )
 
 
 def _check_architecture(source: Source) -> None:

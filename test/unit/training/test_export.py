@@ -47,7 +47,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_llama_cpp_computes_what_transformers_computes(converter: Path, checkpoint: Path, tmp_path: Path) -> None:
     whole = tmp_path / "whole.gguf"
-    export.convert(checkpoint, whole, {"general.name": "Tiny"})
+    keys = {"general.name": "Tiny", "general.license": "apache-2.0", "smallplan.prompt_version": "2"}
+    export.convert(checkpoint, whole, keys)
     parity = export.compare(checkpoint, whole, [PROMPT + ANSWER, "<s>émile (closed)", PROMPT])
     assert parity.equal_tokens == parity.prompts == 3
     assert parity.equal_choices == 1.0
@@ -58,7 +59,8 @@ def test_llama_cpp_computes_what_transformers_computes(converter: Path, checkpoi
     assert small.stat().st_size < 0.5 * whole.stat().st_size
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["small.gguf", "whole.gguf"]
     llama = llama_cpp.Llama(str(small), vocab_only=True, verbose=False)
-    assert llama.metadata["general.name"] == "Tiny"
+    assert keys.items() <= llama.metadata.items()  # the converter itself passes over the latter two
+    assert llama.metadata["llama.context_length"] == "512"
     assert "<|assistant|>" in llama.metadata["tokenizer.chat_template"]
     assert llama.metadata["tokenizer.ggml.eos_token_id"] == "2"
     llama.close()
@@ -74,6 +76,26 @@ def test_a_folder_that_is_no_checkpoint_is_told(converter: Path, tmp_path: Path)
 def test_an_unknown_file_type_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no file type 'Q3' here; expected one of Q8_0"):
         export.quantise(tmp_path / "a.gguf", tmp_path / "b.gguf", "Q3")
+
+
+def test_an_unknown_type_of_adapter_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="can't be of type 'Q4_0'; expected one of F16"):
+        export.convert_adapter(tmp_path, tmp_path, tmp_path / "a.gguf", file_type="Q4_0")
+
+
+def test_a_converter_without_the_script_for_adapters_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMALLPLAN_CONVERTER", str(tmp_path))
+    (tmp_path / "convert_hf_to_gguf.py").touch()
+    with pytest.raises(UserError, match=r"holds no convert_lora_to_gguf\.py"):
+        export.convert_adapter(tmp_path, tmp_path, tmp_path / "a.gguf")
+
+
+def test_a_converter_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMALLPLAN_CONVERTER", str(tmp_path))
+    monkeypatch.setattr(export, "_CONVERT_SECONDS", 0.2)
+    (tmp_path / "convert_hf_to_gguf.py").write_text("import time; time.sleep(60)", encoding="utf-8")
+    with pytest.raises(UserError, match=r"it was not done within 0\.2 s"):
+        export.convert(tmp_path, tmp_path / "out.gguf")
 
 
 def test_a_given_converter_must_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

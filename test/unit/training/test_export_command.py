@@ -276,6 +276,27 @@ def test_a_source_knows_where_it_comes_from(runs: dict[str, Path], tmp_path: Pat
     assert count_parameters(base) == model.num_parameters()
 
 
+def test_an_adapter_of_another_model_of_the_hub_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
+    adapter, base = tmp_path / "adapter", runs["phi-4-mini"].parent.parent / "Tiny-Chat"
+    shutil.copytree(runs["phi-4-mini"], adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+
+    def trained_on(name: str | None) -> None:
+        changed = json.dumps({**config, "base_model_name_or_path": name})
+        (adapter / "adapter_config.json").write_text(changed, encoding="utf-8")
+
+    trained_on("Qwen/Qwen2.5-3B")
+    with pytest.raises(UserError, match=r"was trained on Qwen/Qwen2\.5-3B, not on Qwen/Qwen2\.5-3B-Instruct"):
+        find_source(str(adapter), "Qwen/Qwen2.5-3B-Instruct")
+    assert find_source(str(adapter), str(base)).weights == base  # a folder may be a copy of it
+    trained_on("/elsewhere/base")
+    with pytest.raises(UserError, match=r"names its base, but .*/elsewhere/base.* give it with --base"):
+        find_source(str(adapter))
+    trained_on(None)
+    with pytest.raises(UserError, match="does not name the base of the adapter; give it with --base"):
+        find_source(str(adapter))
+
+
 def test_damaged_weights_are_told(runs: dict[str, Path], tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(runs["phi-4-mini"].parent.parent / "Tiny-Chat", base)
