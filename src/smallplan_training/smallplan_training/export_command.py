@@ -102,6 +102,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names.add_argument("--model-version", default="v1.0", metavar="vN.N", help="default: %(default)s")
     names.add_argument("--licence", help="default: what the base's model card says")
     names.add_argument("--training-run", metavar="NAME", help="default: the name of the run's folder")
+    names.add_argument(
+        "--prompt-version",
+        metavar="N",
+        help=f"that it was trained with (default: {PROMPT_VERSION} for what comes from `smallplan train`, else none)",
+    )
     names.add_argument("--prompt-tokens", type=int, metavar="N", help="of the longest prompts that it was trained with")
     checks = parser.add_argument_group("parity", "a file that is further from the model is refused")
     checks.add_argument("--prompts", type=int, default=8, help="whose logits are compared (default: %(default)s)")
@@ -145,6 +150,8 @@ class _Job:
     def __init__(self, args: argparse.Namespace, source: Source, names: Names, parameters: int) -> None:
         self.args, self.source, self.names, self.parameters = args, source, names, parameters
         self.output: Path = args.output
+        trained = source.is_adapter or source.strategy  # another model is a base, which was trained with none
+        self.prompt_version: str = args.prompt_version or (PROMPT_VERSION if trained else "")
         self.console = Console()
 
     def targets(self, kinds: Sequence[str]) -> list[Target]:
@@ -250,7 +257,8 @@ class _Job:
                 keys["general.base_model.0.repo_url"] = f"https://huggingface.co/{base}"
         if licence:
             keys["general.license"] = licence
-        keys[PROMPT_VERSION_KEY] = PROMPT_VERSION
+        if self.prompt_version:
+            keys[PROMPT_VERSION_KEY] = self.prompt_version
         if self.args.prompt_tokens is not None:
             keys[PROMPT_TOKENS_KEY] = self.args.prompt_tokens
         run = self.args.training_run or self.source.run
@@ -278,7 +286,7 @@ class _Job:
             "name": self.names.title,
             "parameters": self.parameters,
             "licence": licence,
-            "prompt_version": PROMPT_VERSION,
+            "prompt_version": self.prompt_version,
             "training_run": self.args.training_run or self.source.run,
             "converter": f"llama.cpp of llama-cpp-python {llama_cpp.__version__}",
             "refused": refused,

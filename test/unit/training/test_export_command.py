@@ -157,18 +157,21 @@ def test_a_file_too_far_from_its_model_is_refused_and_not_left(
     assert "Q4_0.gguf: at" in told and "expected at least 99.9 %" in told and "Nothing was written" in told
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["refused"] and report["base"] == "" and report["name"] == "Tiny Chat"
+    assert report["prompt_version"] == ""  # it is no model of a training run, so it may be a base
     fine, bad = report["files"]
     assert fine["faults"] == [] and bad["faults"] and bad["parity"]["mean_kl"] > 10 * fine["parity"]["mean_kl"]
 
     output.mkdir()
     there = output / "notes.txt"
     there.touch()
-    assert run_export(source, output, "--name", "Other Name", "--recipe", "smallplan-nano", *LENIENT) == 0
+    named = ("--name", "Other Name", "--recipe", "smallplan-nano", "--prompt-version", PROMPT_VERSION)
+    assert run_export(source, output, *named, *LENIENT) == 0
     made = output / f"Other-Name-{export_size(runs['llama-3.2'])}-v1.0-Q8_0.gguf"
     assert sorted(output.iterdir()) == sorted([made, there])
-    assert read_metadata(made)["general.name"] == "Other Name"
+    keys = read_metadata(made)
+    assert keys["general.name"] == "Other Name" and keys["smallplan.prompt_version"] == PROMPT_VERSION
     before = made.stat().st_mtime_ns
-    assert run_export(source, output, "--name", "Other Name", "--recipe", "smallplan-nano") == cli.USER_ERROR
+    assert run_export(source, output, *named) == cli.USER_ERROR
     assert f"{made.name} is there; remove it, give --overwrite" in capsys.readouterr().err
     assert made.stat().st_mtime_ns == before
 
