@@ -68,8 +68,8 @@ LIMITS = {
     "Q4_K_M": Limits(85.0, 0.15, 70.0),
     "Q4_0": Limits(80.0, 0.30, 60.0),
 }
-"""About three times as far as what is published of 8 B models: beyond, something is wrong, or a model is too small for
-so few bits."""
+"""A judgement, with room for models of other sizes: beyond, something is wrong, or a model is too small for so few
+bits."""
 
 
 @dataclass(frozen=True)

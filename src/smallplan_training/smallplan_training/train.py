@@ -20,7 +20,7 @@ from smallplan_training.errors import UserError
 from smallplan_training.figures import check_writable
 from smallplan_training.train_strategies import STRATEGIES, WHY_NOT_RL_ALONE
 
-FILE_TYPES = ("Q8_0", "Q4_K_M")
+FILE_TYPES = ("Q8_0", "F32", "F16", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0")
 """Those of `export.py`, which needs llama.cpp."""
 
 
@@ -76,10 +76,12 @@ def run(args: argparse.Namespace) -> int:
     finally:
         training.log.close()
     if args.export is not None and training.is_main:
+        from smallplan_planner.prompt import PROMPT_VERSION
+        from smallplan_planner.slm_identity import PROMPT_VERSION_KEY
         from smallplan_training import export
 
         whole = args.folder / "merged.gguf"
-        export.convert(args.folder / "merged", whole, precision="auto")
+        export.convert(args.folder / "merged", whole, {PROMPT_VERSION_KEY: PROMPT_VERSION}, precision="auto")
         export.quantise(whole, args.export, args.file_type)
         whole.unlink()
     if training.is_main:

@@ -32,8 +32,10 @@ from tqdm import tqdm
 
 from smallplan_planner.policies import Policy
 from smallplan_planner.priors import Priors, load_priors
+from smallplan_planner.prompt import PROMPT_VERSION
 from smallplan_planner.resources import DEFAULT_MODEL, resource
 from smallplan_planner.search import SearchConfig
+from smallplan_planner.slm_identity import PROMPT_TOKENS_KEY, PROMPT_VERSION_KEY
 from smallplan_planner.synonyms import words_for
 from smallplan_training import export
 from smallplan_training.collect import CollectConfig, Collector
@@ -74,7 +76,13 @@ SAVER_EVERY = 4  # of the shards of situations, one is met in mode saver
 HOUSES_PER_SHARD = 5
 KNOWN_WORD_WEIGHT = 50  # of a synonym in the tokenizer's text
 MADE_UP_WORDS = 20000  # that the tokenizer learns to split
-METADATA = {"general.name": "SmallPlan Nano", "general.basename": "SmallPlan-Nano", "general.license": "apache-2.0"}
+METADATA: dict[str, str | int] = {
+    "general.name": "SmallPlan Nano",
+    "general.basename": "SmallPlan-Nano",
+    "general.license": "apache-2.0",
+    PROMPT_VERSION_KEY: PROMPT_VERSION,
+    PROMPT_TOKENS_KEY: 1000,  # longer prompts are cut; it was trained on up to 768 tokens
+}
 
 
 @dataclass(frozen=True)
