@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ class TrainingBench:
 
     base: Path
     config: Path
-    batched: tuple[int, int] = (3, 32)  # iterations, searches in each
+    batched: tuple[int, int] = (2, 64)  # iterations, searches in each
     serial: tuple[int, int] = (4, 1)
     workers: int = 1  # processes that search, batched
     device: str = "auto"  # auto: the GPU if there is one; cpu
@@ -206,13 +207,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--serial-searches", type=int, metavar="N", help=f"that count, serial (default: {TrainingBench.serial[0]})"
     )
-    group.add_argument("--workers", type=int, default=1, help="processes that search (default: %(default)s)")
+    group.add_argument(
+        "--workers", type=int, metavar="N", help="processes that search, batched (default: one per core; GPU: 1)"
+    )
     group.add_argument("--cpu", action="store_true", help="don't use a GPU")
 
 
 def refuse_options(args: argparse.Namespace) -> None:
     """Raise `UserError` for options that mean something with `--training` alone."""
-    names = ("base", "searches", "iterations", "serial_searches", "cpu")
+    names = ("base", "searches", "iterations", "serial_searches", "workers", "cpu")
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) not in (None, False)]
     if given:
         raise UserError(f"{', '.join(given)} only has a meaning with --training; add that, or leave it out")
@@ -229,6 +232,7 @@ def run(args: argparse.Namespace) -> int:
             config=resource("config", "training.yaml"),
             batched=(_or(args.iterations, iterations), _or(args.searches, searches)),
             serial=(_or(args.serial_searches, TrainingBench.serial[0]), 1),
+            workers=_or(args.workers, _cores_without_gpu(args.cpu)),
             device="cpu" if args.cpu else "auto",
             seed=args.seed,
         )
@@ -236,6 +240,13 @@ def run(args: argparse.Namespace) -> int:
     write_figures(args.json, report)
     _print(report, Console())
     return 0
+
+
+def _cores_without_gpu(cpu: bool) -> int:
+    """Processes that search: on a GPU one batch serves all."""
+    import torch
+
+    return 1 if torch.cuda.is_available() and not cpu else len(os.sched_getaffinity(0))
 
 
 def _or(given: int | None, default: int) -> int:
