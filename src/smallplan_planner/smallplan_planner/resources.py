@@ -38,6 +38,11 @@ def resource(kind: str, name: str) -> Path:
     )
 
 
+def user_cache() -> Path:
+    """Where this project's programs keep what they can make again: `smallplan` in $XDG_CACHE_HOME, or in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smallplan"
+
+
 def _roots() -> Iterator[Path]:
     """The folders that may hold `config`, `models` and `launch`, the most specific first."""
     override = os.environ.get("SMALLPLAN_SHARE")

@@ -23,11 +23,7 @@ def room_words(labels: Iterable[str], limit: int = MAX_WORDS) -> tuple[str, ...]
 
     Of more than `limit` those are taken that tell the most about a room's type (`Priors.room_evidence`), ties by word.
     """
-    words = _distinct_words(labels)
-    if len(words) > limit:
-        evidence = load_priors().room_evidence
-        words = sorted(words, key=lambda word: (-evidence(word), word))[:limit]
-    return tuple(sorted(words))
+    return _most_telling(_distinct_words(labels), limit)
 
 
 def render_room(labels: Iterable[str], room_types: Sequence[str], limit: int = MAX_WORDS) -> list[Message]:
@@ -36,7 +32,7 @@ def render_room(labels: Iterable[str], room_types: Sequence[str], limit: int = M
     Raises ValueError when no label has a letter or digit: don't ask then.
     """
     everything = _distinct_words(labels)
-    words = room_words(everything, limit)
+    words = _most_telling(everything, limit)
     if not words:
         raise ValueError("a room in which nothing was seen is not asked about; it is `other room`")
     types = ", ".join(room_answers(room_types))
@@ -68,3 +64,10 @@ def room_grammar(room_types: Sequence[str]) -> ChoiceGrammar:
 
 def _distinct_words(labels: Iterable[str]) -> list[str]:
     return sorted({normalise(label)[:MAX_NAME_LENGTH].strip() for label in labels} - {""})
+
+
+def _most_telling(words: Sequence[str], limit: int) -> tuple[str, ...]:
+    if len(words) > limit:
+        evidence = load_priors().room_evidence
+        words = sorted(words, key=lambda word: (-evidence(word), word))[:limit]
+    return tuple(sorted(words))

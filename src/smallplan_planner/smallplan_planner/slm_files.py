@@ -41,18 +41,24 @@ def check_sha256(path: Path, expected: str) -> None:
         raise SlmError(
             f"the model's SHA-256 is configured as {expected!r}; expected 64 hex digits, as `sha256sum` says"
         )
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
+        found = sha256(path)
     except OSError as error:
         raise SlmError(f"the model file {path} can't be read: {error}") from error
-    if digest.hexdigest() != wanted:
+    if found != wanted:
         raise SlmError(
-            f"the model file {path} has the SHA-256 {digest.hexdigest()}, configured is {wanted}: it is damaged or "
-            "another model; fetch the right file, or correct model_sha256"
+            f"the model file {path} has the SHA-256 {found}, configured is {wanted}: it is damaged or another model; "
+            "fetch the right file, or correct model_sha256"
         )
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file in hex digits. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def fingerprint(path: Path) -> str:

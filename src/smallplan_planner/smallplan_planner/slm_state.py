@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from smallplan_planner.resources import user_cache
+
 logger = logging.getLogger(__name__)
 
 _MAGIC = b"smallplan-kv 1\n"
@@ -32,8 +34,8 @@ class SavedState:
 
 
 def default_state_folder() -> Path:
-    """Where caches of a user's programs belong: $XDG_CACHE_HOME or ~/.cache, and our folder in it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smallplan" / "kv"
+    """Where it is kept when nobody says otherwise."""
+    return user_cache() / "kv"
 
 
 def state_file(folder: Path, identity: Sequence[str]) -> Path:

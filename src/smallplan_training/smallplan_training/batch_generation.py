@@ -82,8 +82,8 @@ class BatchGenerator:
         self._seed = seed
         self._drawn = 0  # prompts that were given a seed here
         self._config = model.config
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        takes = inspect.signature(inner.forward).parameters
+        self.base = model.get_base_model() if hasattr(model, "get_base_model") else model  # without peft's wrapper
+        takes = inspect.signature(self.base.forward).parameters
         self._last_only: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
 
     def greedy(self, max_tokens: int) -> BatchGenerator:
@@ -228,9 +228,8 @@ class _Batch:
         if head is None:
             return self._forward()
         hidden: list[Tensor] = []
-        model = self._generator.model
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        hook = inner.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0]))
+        output = self._generator.base.get_output_embeddings()
+        hook = output.register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0]))
         try:
             logits = self._forward()
         finally:

@@ -22,6 +22,7 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 
+from smallplan_planner.resources import user_cache
 from smallplan_training.errors import UserError
 from smallplan_training.gguf_metadata import Value, read_metadata, set_metadata
 
@@ -61,7 +62,7 @@ def converter_dir() -> Path:
             raise UserError(f"SMALLPLAN_CONVERTER is {override}; expected a llama.cpp folder with {_WANTED[0]}")
         return Path(override)
     version = llama_cpp.__version__
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smallplan"
+    cache = user_cache()
     folder = cache / f"llama.cpp-of-llama-cpp-python-{version}"
     if not (folder / _WANTED[0]).is_file():
         cache.mkdir(parents=True, exist_ok=True)

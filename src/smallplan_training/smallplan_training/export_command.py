@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from smallplan_planner.prompt import PROMPT_VERSION
+from smallplan_planner.slm_files import sha256
 from smallplan_planner.slm_identity import BASE_MODEL_KEY, PROMPT_TOKENS_KEY, PROMPT_VERSION_KEY
 from smallplan_training import export
 from smallplan_training.errors import UserError
@@ -233,7 +233,7 @@ class _Job:
             "kind": target.kind,
             "type": target.file_type,
             "bytes": path.stat().st_size,
-            "sha256": _sha256(path),
+            "sha256": sha256(path),
             "parity": asdict(parity),
             "limits": asdict(limits),
             "faults": parity.faults(limits),
@@ -360,14 +360,6 @@ def _vocabulary(folder: Path) -> int:
     from smallplan_training.base_files import read_config
 
     return int(read_config(folder).vocab_size)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @contextmanager

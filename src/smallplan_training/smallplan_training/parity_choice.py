@@ -14,14 +14,18 @@ from smallplan_planner.actions import ActionKind
 from smallplan_planner.grammar import ChoiceGrammar
 from smallplan_planner.prompt import PromptView
 from smallplan_training.chat import Chat
+from smallplan_training.teachers.expert import option_command
 
 
 def open_commands(view: PromptView) -> ChoiceGrammar:
     """The commands that are open in what a prompt shows."""
-    opened = [f"{ActionKind.GO_TO_AND_OPEN.name.lower()}({o.room}, {o.name})" for o in (*view.doors, *view.containers)]
-    looked = [f"{ActionKind.NAVIGATE.name.lower()}({option.room}, {option.name})" for option in view.surfaces]
-    explored = [f"{ActionKind.EXPLORE.name.lower()}({option.room})" for option in view.spaces]
-    return ChoiceGrammar((*dict.fromkeys((*opened, *looked, *explored)), f"{ActionKind.DONE.name.lower()}()"))
+    kinds = (
+        (ActionKind.GO_TO_AND_OPEN, (*view.doors, *view.containers)),
+        (ActionKind.NAVIGATE, view.surfaces),
+        (ActionKind.EXPLORE, view.spaces),
+    )
+    commands = [option_command(kind, option) for kind, options in kinds for option in options]
+    return ChoiceGrammar((*dict.fromkeys(commands), f"{ActionKind.DONE.verb}()"))
 
 
 class Chooser:

@@ -83,7 +83,7 @@ def _reference(run: Run, data: SampleSet) -> list[Tensor]:
     with run.lm.reference():
         for indices in plan_epoch(data.lengths, run.config.ppo.minibatch_tokens, 0, 0):
             batch = run.batch(data, indices)
-            logprobs = _score(run, batch).logprobs.float().cpu()
+            logprobs = _score(run, batch, entropy=False).logprobs.float().cpu()
             for row, index in enumerate(indices):
                 made[index] = logprobs[row, : int(batch.weights[row].sum())]
     return made
@@ -111,9 +111,9 @@ def _nothing(run: Run) -> list[tuple[int, PpoStats]]:
     return []
 
 
-def _score(run: Run, batch: Batch) -> Scores:
+def _score(run: Run, batch: Batch, entropy: bool = True) -> Scores:
     with run.autocast():
-        return run.lm(batch, entropy=True, temperature=run.config.rollouts.temperature)
+        return run.lm(batch, entropy=entropy, temperature=run.config.rollouts.temperature)
 
 
 def _turn_batch(rollout: _Rollout, batch: Batch, indices: Sequence[int]) -> TurnBatch:

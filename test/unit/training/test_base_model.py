@@ -192,12 +192,9 @@ def test_a_merged_folder_is_the_trained_model(lm: LanguageModel, tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("converter")
 @pytest.mark.parametrize("family", ["qwen2.5", "llama-3.2", "phi-4-mini"])
 def test_a_merged_model_runs_in_llama_cpp(family: str, tmp_path: Path) -> None:
-    try:
-        export.converter_dir()
-    except UserError as error:
-        pytest.skip(f"llama.cpp's converter is not to be had here: {error}")
     save_tiny_sentencepiece(family, tmp_path / "base")
     lm = load(tmp_path / "base", recipe="smallplan-nano" if family == "llama-3.2" else "generic")
     disturb(lm)

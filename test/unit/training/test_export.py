@@ -25,14 +25,6 @@ ANSWER = "Analysis: No mug yet.\nReasoning: fridge in kitchen, so I open it.\nCo
 
 
 @pytest.fixture(scope="module")
-def converter() -> Path:
-    try:
-        return export.converter_dir()
-    except UserError as error:
-        pytest.skip(f"llama.cpp's converter is not to be had here: {error}")
-
-
-@pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
     tokenizer = NanoTokenizer(train_tokenizer([PROMPT] * 3, [ANSWER] * 3, ["storage box", "mug"], 700))

@@ -20,7 +20,7 @@ import torch
 from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import PROMPT_VERSION, PromptView
 from smallplan_planner.slm import Slm, SlmError
-from smallplan_training import cli, export, parity
+from smallplan_training import cli, parity
 from smallplan_training.base_model import BaseOptions, load_language_model
 from smallplan_training.errors import UserError
 from smallplan_training.export_source import count_parameters, find_licence, find_source
@@ -67,14 +67,6 @@ def save_run(family: str, folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {family: save_run(family, tmp_path_factory.mktemp(family)) for family in FAMILIES}
-
-
-@pytest.fixture(scope="module")
-def converter() -> Path:
-    try:
-        return export.converter_dir()
-    except UserError as error:
-        pytest.skip(f"llama.cpp's converter is not to be had here: {error}")
 
 
 @pytest.fixture
