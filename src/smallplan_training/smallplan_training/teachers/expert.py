@@ -43,6 +43,10 @@ TOO_FAR: dict[str, frozenset[tuple[str, str]]] = {
 }
 """(chance, distance) of candidates that are not worth their way: when nothing else is left, the search ends."""
 
+_MODE_REMINDERS = {"normal": "", "saver": "saver. "}
+"""How a decision begins. A small model that says its mode right before it decides keeps the two apart: that nothing is
+worth its way is then only ever said after `saver`."""
+
 CHANCES = (
     *((0.10, 0.16, "good"), (0.035, 0.06, "fair"), (0.012, 0.02, "weak")),
     *((0.004, 0.006, "poor"), (0.0, 0.002, "slight")),
@@ -255,9 +259,11 @@ def _search(view: PromptView, candidates: list[Candidate]) -> Response:
     # always container, surface, space, door: one place in the text for each comparison
     order = sorted(candidates, key=lambda c: _ORDER.index((c.kind, c.option in view.doors)))
     analysis = f"No {view.target} yet. Options: {'; '.join(map(_describe, order))}."
-    if not best.worth[0]:
-        return Response(analysis, "Not worth the way, so I stop.", "done()")
-    return Response(analysis, _reason(view, best), option_command(best.kind, best.option))
+    if best.worth[0]:
+        command, reason = option_command(best.kind, best.option), _reason(view, best)
+    else:
+        command, reason = "done()", "Not worth the way, so I stop."
+    return Response(analysis, _MODE_REMINDERS[view.mode] + reason, command)
 
 
 def _describe(candidate: Candidate) -> str:

@@ -83,7 +83,8 @@ def test_the_answer_is_an_open_option_in_words_of_the_prompt(seed: int) -> None:
         assert not options or "no place left" in response.reasoning or view.mode == "saver"
     else:
         chosen = options[response.command]
-        assert response.reasoning.startswith(f"{chosen.name or 'space'} in {chosen.room}: ")
+        reminder = "saver. " if view.mode == "saver" else ""
+        assert response.reasoning.startswith(f"{reminder}{chosen.name or 'space'} in {chosen.room}: ")
     head = f"No {view.target} yet. Options: "
     if response.analysis.startswith(head):
         described = {f"{option.name or 'space'} in {option.room}, {option.distance}" for option in options.values()}
@@ -91,7 +92,8 @@ def test_the_answer_is_an_open_option_in_words_of_the_prompt(seed: int) -> None:
         assert set(compared) <= described
         assert len(compared) <= 4  # the best of each sort
         if response.command != "done()":
-            assert response.reasoning.partition(": ")[0] in [part.rpartition(", ")[0] for part in compared]
+            named = response.reasoning.removeprefix("saver. ").partition(": ")[0]
+            assert named in [part.rpartition(", ")[0] for part in compared]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -234,7 +236,7 @@ def test_saver_gives_up_where_normal_goes_on(
     assert normal.analysis == saver.analysis == f"No mug yet. Options: {thing} in {room}, {distance}, {chance}."
     assert normal.command == option_command(kind, option)
     assert saver.command == ("done()" if distance in too_far else normal.command)
-    assert (saver.reasoning == "Not worth the way, so I stop.") == (distance in too_far)
+    assert (saver.reasoning == "saver. Not worth the way, so I stop.") == (distance in too_far)
 
 
 def test_saver_takes_the_nearer_of_two_where_normal_takes_the_better() -> None:
