@@ -90,8 +90,8 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(B, D) to (B,)."""
-        return self.linear(hidden.float()).squeeze(-1)
+        """(B, D) to (B,). Only the head learns from the value's errors: in the model they would drown PPO's advantages."""
+        return self.linear(hidden.detach().float()).squeeze(-1)
 
 
 class LanguageModel(nn.Module):

@@ -200,6 +200,7 @@ class TrainConfig:
     reward: RewardConfig = field(default_factory=RewardConfig)
     ppo: PpoConfig = field(default_factory=PpoConfig)
     ppo_steps: Steps = field(default_factory=Steps)
+    value_steps: Steps = field(default_factory=lambda: Steps(learning_rate=1e-4, decay=0.0))  # of PPO's value head
     distill: DistillConfig = field(default_factory=DistillConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)

@@ -34,7 +34,7 @@ class _Rollout:
 
 def reinforce(run: Run, trajectories: Sequence[Trajectory], seed: int, progress: float) -> dict[str, float]:
     """PPO on some rollouts; returns the figures for the log. Every process takes as many steps as the others."""
-    config, stepper = run.config.ppo, run.steppers["ppo"]
+    config, stepper, value_stepper = run.config.ppo, run.steppers["ppo"], run.steppers["value"]
     turns = [turn for trajectory in trajectories for turn in trajectory.turns]
     rollout = _measure(run, trajectories, turns) if turns else None
     stats: list[tuple[int, PpoStats]] = []
@@ -51,6 +51,7 @@ def reinforce(run: Run, trajectories: Sequence[Trajectory], seed: int, progress:
             parts = plan[step * per_step : (step + 1) * per_step]
             of_epoch += _accumulate(run, rollout, parts) if rollout is not None else _nothing(run)
             norms.append(stepper.step(progress))
+            value_stepper.step(progress)
         stats += of_epoch
         moved = largest(run.accelerator, _mean(of_epoch).get("approx_kl", 0.0))
         if config.target_kl and moved > config.target_kl:

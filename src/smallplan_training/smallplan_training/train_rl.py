@@ -23,7 +23,7 @@ from smallplan_training.sft import tokenise
 from smallplan_training.token_batches import SampleSet, concatenate
 from smallplan_training.train_data import draw, replay_samples, taught_samples
 from smallplan_training.train_ppo import reinforce
-from smallplan_training.train_rollouts import Rollouts, means, outcomes, summed
+from smallplan_training.train_rollouts import Rollouts, even_shares, means, outcomes, summed
 from smallplan_training.train_state import Run
 from smallplan_training.train_supervised import distill
 from smallplan_training.train_tasks import Task, TaskSource, scene_tasks
@@ -44,7 +44,7 @@ def improve(run: Run) -> None:
         while _done(run) < 1.0:
             begin = time.monotonic()
             number, done = progress.step, _done(run)
-            trajectories = _search(run, rollouts, _tasks(run, source, number))
+            trajectories = _shared_out(run, _search(run, rollouts, _tasks(run, source, number)))
             rolled_out = time.monotonic()
             figures = {"reward_" + name: value for name, value in _mean_rewards(trajectories).items()}
             figures |= means(gather_object(outcomes(trajectories)))
@@ -85,6 +85,13 @@ def _search(run: Run, rollouts: Rollouts, tasks: Sequence[Task]) -> list[Traject
         if run.processes == 1:  # several would wait for those that have not failed
             run.save()
         raise
+
+
+def _shared_out(run: Run, trajectories: list[Trajectory]) -> list[Trajectory]:
+    """As many turns for each process to learn from, or the slowest one would keep the others waiting."""
+    if run.processes == 1:
+        return trajectories
+    return even_shares(gather_object(trajectories), run.processes)[run.rank]
 
 
 def validate(run: Run, rollouts: Rollouts) -> dict[str, float]:

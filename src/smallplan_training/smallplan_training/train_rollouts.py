@@ -140,6 +140,17 @@ def reward_config(config: TrainConfig, mode: str) -> RewardConfig:
     return replace(config.reward, efficiency=config.reward.efficiency * (EFFICIENCY_PLUS if costly else 1.0))
 
 
+def even_shares(trajectories: Sequence[Trajectory], shares: int) -> list[list[Trajectory]]:
+    """All trajectories in `shares` parts of about as many turns: the longest first, each to the smallest part."""
+    parts: list[list[Trajectory]] = [[] for _ in range(shares)]
+    turns = [0] * shares
+    for trajectory in sorted(trajectories, key=lambda one: len(one.turns), reverse=True):
+        smallest = turns.index(min(turns))
+        parts[smallest].append(trajectory)
+        turns[smallest] += len(trajectory.turns)
+    return parts
+
+
 def outcomes(trajectories: Sequence[Trajectory]) -> list[dict[str, float]]:
     """What each search came to, as figures whose means are worth a look."""
     return [_outcome(trajectory) for trajectory in trajectories]

@@ -87,10 +87,10 @@ class Run:
         self.device = self.lm.device
         self.max_tokens = config.max_tokens or self.lm.recipe.max_tokens
         adapters = [parameter for parameter in self.lm.model.parameters() if parameter.requires_grad]
-        everything = [*adapters, *self.lm.value_head.parameters()]
         self.steppers = {
             "few_shot": Stepper(adapters, config.few_shot.steps, accelerator),
-            "ppo": Stepper(everything, config.ppo_steps, accelerator),
+            "ppo": Stepper(adapters, config.ppo_steps, accelerator),
+            "value": Stepper(list(self.lm.value_head.parameters()), config.value_steps, accelerator),
             "distill": Stepper(adapters, config.distill.steps, accelerator),
         }
         self.progress = Progress()
@@ -170,6 +170,8 @@ class Run:
                 f"{self.folder}: the run was made by {len(state['random'])} processes, now there are {self.processes}; "
                 "launch as many again, or give another --folder"
             )
+        if set(state["steppers"]) != set(self.steppers):
+            raise UserError(f"{self.folder} holds a run of another version; give another --folder")
         self.lm.load_trainable_state(state["model"])
         for name, stepper in self.steppers.items():
             stepper.restore(state["steppers"][name])

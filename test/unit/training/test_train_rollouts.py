@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -12,8 +13,9 @@ pytest.importorskip("peft")
 
 from fixtures.endpoint import running_endpoint
 from smallplan_training.base_model import load_language_model
+from smallplan_training.batch_rollout import Trajectory
 from smallplan_training.train_config import TrainConfig, build
-from smallplan_training.train_rollouts import Rollouts, means, summed
+from smallplan_training.train_rollouts import Rollouts, even_shares, means, summed
 from smallplan_training.train_state import base_options
 from smallplan_training.train_tasks import TaskSource
 from unit.training.tiny_models import save_tiny
@@ -47,6 +49,14 @@ def test_an_endpoints_answers_are_counted_and_none_is_paid_for_twice(
         used = rollouts.take_usage()
         assert (used["teacher_requests"], used["teacher_cached"], used["teacher_cost"]) == (0, turns, 0)
         assert len(endpoint.requests) == turns
+
+
+def test_processes_learn_from_as_many_turns_each() -> None:
+    trajectories = [Trajectory(cast(Any, n), (cast(Any, n),) * n) for n in (9, 1, 5, 4, 3, 0)]
+    parts = even_shares(trajectories, 2)
+    assert [sum(len(one.turns) for one in part) for part in parts] == [12, 10]
+    assert sorted(one.record for part in parts for one in part) == [0, 1, 3, 4, 5, 9]
+    assert even_shares(trajectories[:1], 2) == [trajectories[:1], []]
 
 
 def test_figures_of_processes_are_summed_or_averaged() -> None:
