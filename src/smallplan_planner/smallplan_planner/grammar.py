@@ -46,6 +46,16 @@ class ChoiceGrammar:
         found = [choice for choice in self._sorted[first : first + 2] if choice.startswith(prefix)]
         return found[0].decode() if len(found) == 1 else None
 
+    def allows(self, beginning: bytes) -> bool:
+        """Whether an answer may begin so (UTF-8, it may end within a character): what `gbnf` says, of one text."""
+        lead = self.lead.encode()
+        if len(beginning) <= len(lead):
+            return lead.startswith(beginning)
+        prefix = beginning[len(lead) :]
+        first = bisect_left(self._sorted, prefix)
+        is_choice = first < len(self._sorted) and self._sorted[first].startswith(prefix)
+        return is_choice and beginning.startswith(lead)
+
     @cached_property
     def longest(self) -> int:
         """Bytes of the longest choice, which bounds its tokens."""

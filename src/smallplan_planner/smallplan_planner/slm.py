@@ -196,6 +196,7 @@ class Slm:
             generated_tokens=decoder.generated,
             latency=time.monotonic() - start,
             eval_time=eval_time,
+            grammar_time=writer.grammar_time,
             cut=writer.cut,
         )
 

@@ -44,6 +44,7 @@ class AnswerWriter:
         self, decoder: Decoder, chat: ChatVocabulary, limits: AnswerLimits, speeds: Speeds, end: float | None
     ) -> None:
         self.cut = False  # text was left out to be in time
+        self.grammar_time = 0.0  # s that the grammar took
         self._decoder = decoder
         self._chat = chat
         self._limits = limits
@@ -82,15 +83,21 @@ class AnswerWriter:
     def write_choice(self, grammar: ChoiceGrammar) -> str:
         """A choice of the grammar, a command for instance: the likeliest by the model's own choice of tokens."""
         begun, written = time.monotonic(), self._decoder.generated
-        text = b""
-        with GrammarState(self._chat.vocab, grammar.gbnf) as state:
-            while (choice := grammar.complete(text[len(grammar.lead) :])) is None:
+        text, choice = b"", grammar.complete(b"")
+        with GrammarState(self._chat.vocab, grammar) as state:
+            while choice is None:
                 token = self._decoder.sample()
-                if not state.allows(token):
+                asked = time.monotonic()
+                piece = self._chat.piece(token)
+                if not piece or not grammar.allows(text + piece):
                     token = self._sample_allowed(state)
+                    piece = self._chat.piece(token) or b""
                 state.accept(token)
-                text += self._chat.piece(token) or b""
-                self._decoder.push([token])
+                text += piece
+                choice = grammar.complete(text[len(grammar.lead) :])
+                self.grammar_time += time.monotonic() - asked
+                if choice is None:  # else nothing comes after it
+                    self._decoder.push([token])
         self._speeds.command.learn(self._decoder.generated - written, time.monotonic() - begun)
         return choice
 

@@ -10,6 +10,7 @@ import llama_cpp
 import numpy as np
 
 from smallplan_planner.generation import SlmError
+from smallplan_planner.grammar import ChoiceGrammar
 from smallplan_planner.slm_context import ModelContext
 from smallplan_planner.slm_log import last_errors
 
@@ -46,13 +47,17 @@ class Sampler:
 
 
 class GrammarState:
-    """Where an answer stands in a GBNF grammar. Use as a context manager. Raises `SlmError` when it can't be read."""
+    """Where an answer stands in a grammar. Use as a context manager. Raises `SlmError` when it can't be read.
 
-    def __init__(self, vocab: Any, gbnf: str) -> None:
-        self._vocabulary: int = llama_cpp.llama_vocab_n_tokens(vocab)
-        self._grammar = llama_cpp.llama_sampler_init_grammar(vocab, gbnf.encode(), b"root")
-        if not self._grammar:
-            raise SlmError(f"llama.cpp can't read a grammar of {len(gbnf)} characters: {last_errors()}")
+    llama.cpp reads the grammar only when `sample` is first called: where the model's free choice is always allowed,
+    which `ChoiceGrammar.allows` tells, it is never needed.
+    """
+
+    def __init__(self, vocab: Any, grammar: ChoiceGrammar) -> None:
+        self._vocab = vocab
+        self._grammar = grammar
+        self._sampler: Any = None
+        self._unread: list[int] = []  # tokens of the answer that llama.cpp's grammar has not seen
 
     def __enter__(self) -> GrammarState:
         return self
@@ -60,32 +65,36 @@ class GrammarState:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        llama_cpp.llama_sampler_free(self._grammar)
-
-    def allows(self, token: int) -> bool:
-        candidates = np.zeros(1, _CANDIDATE)
-        candidates["id"] = token
-        self._apply(_token_array(candidates))
-        return bool(np.isfinite(candidates["logit"][0]))
+        if self._sampler is not None:
+            llama_cpp.llama_sampler_free(self._sampler)
 
     def accept(self, token: int) -> None:
         """The answer goes on with this token, which has to be allowed."""
-        llama_cpp.llama_sampler_accept(self._grammar, token)
+        self._unread.append(token)
 
     def sample(self, sampler: Sampler, context: ModelContext, index: int = -1) -> int | None:
         """The choice among the tokens that the grammar allows; None when the vocabulary has none of them."""
-        candidates = np.zeros(self._vocabulary, _CANDIDATE)
-        candidates["id"] = np.arange(self._vocabulary)
-        candidates["logit"] = np.ctypeslib.as_array(context.logits(index), (self._vocabulary,))
-        array = _token_array(candidates)
-        self._apply(array)
-        token = sampler.choose(array)
-        return token if self.allows(token) else None
+        self._catch_up()
+        vocabulary = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        candidates = np.zeros(vocabulary, _CANDIDATE)
+        candidates["id"] = np.arange(vocabulary)
+        candidates["logit"] = np.ctypeslib.as_array(context.logits(index), (vocabulary,))
+        array = llama_cpp.llama_token_data_array(
+            data=candidates.ctypes.data_as(llama_cpp.llama_token_data_p), size=vocabulary, selected=-1, sorted=False
+        )
+        llama_cpp.llama_sampler_apply(self._sampler, ctypes.byref(array))
+        if not np.isfinite(candidates["logit"]).any():
+            return None
+        return sampler.choose(array)
 
-    def _apply(self, array: llama_cpp.llama_token_data_array) -> None:
-        llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(array))
-
-
-def _token_array(candidates: np.ndarray) -> llama_cpp.llama_token_data_array:
-    data = candidates.ctypes.data_as(llama_cpp.llama_token_data_p)
-    return llama_cpp.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)
+    def _catch_up(self) -> None:
+        """Let llama.cpp's grammar read itself, the first time, and what was written since the last."""
+        if self._sampler is None:
+            gbnf = self._grammar.gbnf
+            self._sampler = llama_cpp.llama_sampler_init_grammar(self._vocab, gbnf.encode(), b"root")
+            if not self._sampler:
+                self._sampler = None
+                raise SlmError(f"llama.cpp can't read a grammar of {len(gbnf)} characters: {last_errors()}")
+        for token in self._unread:
+            llama_cpp.llama_sampler_accept(self._sampler, token)
+        self._unread.clear()

@@ -90,7 +90,7 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(B, D) to (B,). Only the head learns from the value's errors: in the model they would drown PPO's advantages."""
+        """(B, D) to (B,). Only the head learns from its errors: in the model they would drown PPO's advantages."""
         return self.linear(hidden.detach().float()).squeeze(-1)
 
 
