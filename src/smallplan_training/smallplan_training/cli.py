@@ -24,6 +24,10 @@ COMMANDS = {
     "bench": ("smallplan_training.bench", "time and memory of a decision; with --training, the trainer's speed"),
     "probe": ("smallplan_training.probe", "minimal pairs: what the model masters, one skill at a time"),
     "probe-flip": ("smallplan_training.flip", "flip one decisive fact in prompts: does the model follow?"),
+    "export-igibson": (
+        "smallplan_training.simulators.igibson.export_command",
+        "write a house as a data set that iGibson loads",
+    ),
     "nano": ("smallplan_training.nano.recipe", "build the default model from nothing (needs PyTorch)"),
 }
 """Command -> the module with its `add_arguments(parser)` and `run(args) -> int`, and one line of help."""
