@@ -420,8 +420,9 @@ class SearchEpisode:
         last = self._commands[-(REPEAT_LIMIT - 1) :]
         return (
             len(last) == REPEAT_LIMIT - 1
+            and len(set(last)) == 1
             and action.kind is not ActionKind.DONE
-            and set(last) == {format_command(action, self.names)}
+            and format_command(action, self.names) == last[0]
         )
 
     def _count_retry(self) -> None:

@@ -181,3 +181,12 @@ def test_without_reasons_a_search_is_not_given_up() -> None:
     assert listed.in_haste == listed, "the target is listed: done() is right"
     only = build_grammar(options[-1:], names, target_listed=False)
     assert only.in_haste.commands == ("done()",), "nothing else is left"
+
+
+def test_what_an_answer_may_begin_with_is_what_one_of_the_choices_begins_with() -> None:
+    grammar = CommandGrammar(("explore(küche)", "explore(hall)", "done()"))
+    allowed = (b"", b" ", b" e", b" explore(", " explore(küche)".encode(), " explore(k\u00fc".encode()[:-1], b" done()")
+    refused = (b"e", b"  ", b" x", b" explore(z", b" explore(hall) ", b" done() now", b"done()")
+    assert all(grammar.allows(text) for text in allowed)
+    assert not any(grammar.allows(text) for text in refused)
+    assert ChoiceGrammar(("kitchen",)).allows(b"kit") and not ChoiceGrammar(("kitchen",)).allows(b" kit")
