@@ -7,7 +7,6 @@ are closed at 0 and open at their upper limit. A container is hollow, and says w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smallplan_planner.scene_graph import Point
@@ -25,11 +24,10 @@ BOARD = 0.02
 """m, what furniture is made of; thinner where a piece is small."""
 SINGLE_DOOR = 0.6
 """m: wider furniture has two doors."""
-SHELF_SPACING = 0.45
-SPARE = 0.02
-"""m left above and around what lies in a container."""
+SHELF_SPACING = 0.5
+UNDIVIDED = ("closet", "wardrobe", "dishwasher", "oven", "washing machine", "dryer", "basket", "box", "freezer")
+"""Containers whose kind ends in one of these words have no shelves."""
 DRAWER_HEIGHT = 0.25
-"""m: a drawer is as high as this, or as what lies in it."""
 DRAWER_TRAVEL = 0.85
 TALLEST_DRAWERS = 0.7
 """m: the robot looks into a drawer from above; higher pieces have doors."""
@@ -79,24 +77,19 @@ def solid(size: Point) -> Body:
     return Body(size, (Block((0.0, 0.0, 0.0), size),))
 
 
-def container(size: Point, kind: str, contents: Sequence[Point] = ()) -> Body:
-    """A hollow piece with a drawer or with doors, whichever suits its kind and height.
-
-    Args:
-        contents: sizes of what will lie in it; shelves and drawers leave room for that.
-    """
-    tallest = max((item[2] for item in contents), default=0.0)
+def container(size: Point, kind: str) -> Body:
+    """A hollow piece with a drawer or with doors, whichever suits its kind and height."""
     if kind.endswith(DRAWERS) and size[2] <= TALLEST_DRAWERS:
-        return _with_drawer(size, tallest)
-    return _with_doors(size, tallest)
+        return _with_drawer(size)
+    return _with_doors(size, shelves=not kind.endswith(UNDIVIDED))
 
 
-def _with_doors(size: Point, tallest: float) -> Body:
+def _with_doors(size: Point, shelves: bool) -> Body:
     w, d, h = size
     t = _board(size)
     x, z = w / 2, h / 2
     back, front = -d / 2, d / 2 - t
-    count = max(1, min(round((h - 2 * t) / SHELF_SPACING), int((h - t) / (tallest + SPARE + t))))
+    count = max(1, round((h - 2 * t) / SHELF_SPACING)) if shelves else 1
     step = (h - t) / count
     levels = [-z + index * step for index in range(count)]  # the underside of each shelf, the bottom included
     boards = [
@@ -132,12 +125,12 @@ def _with_doors(size: Point, tallest: float) -> Body:
     return Body(size, tuple(boards), (left, right)[:leaves], inside)
 
 
-def _with_drawer(size: Point, tallest: float) -> Body:
+def _with_drawer(size: Point) -> Body:
     """One drawer right under the top, so that it is looked into from above; the rest of the piece is solid."""
     w, d, h = size
     t = _board(size)
     x, back, front, top = w / 2, -d / 2, d / 2 - t, h / 2 - t
-    height = min(max(DRAWER_HEIGHT, tallest + SPARE + t), h - 2 * t)
+    height = min(DRAWER_HEIGHT, h - 2 * t)
     floor = top - height
     housing = (
         block_between((-x, back, -h / 2), (x, d / 2, floor)),
@@ -157,7 +150,7 @@ def _with_drawer(size: Point, tallest: float) -> Body:
     )
     drawer = Part("drawer", "drawer", True, (0.0, 0.0, 0.0), (0.0, 1.0, 0.0), DRAWER_TRAVEL * d, tray)
     spot = Spot(
-        floor + t, (-inner + 1.5 * t, start + 1.5 * t), (inner - 1.5 * t, front - 0.5 * t), height - t - SPARE / 4
+        floor + t, (-inner + 1.5 * t, start + 1.5 * t), (inner - 1.5 * t, front - 0.5 * t), height - t - 0.25 * t
     )
     return Body(size, housing, (drawer,), (spot,))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import shutil
 import tempfile
@@ -22,16 +21,15 @@ from typing import Any
 
 from PIL import Image
 
-from smallplan_planner.names import normalise
 from smallplan_planner.priors import load_priors
 from smallplan_planner.resources import user_cache
 from smallplan_training.errors import UserError
-from smallplan_training.simulators.house.house import Furniture, House, HouseObject, point_in_polygon
-from smallplan_training.simulators.igibson.bodies import OPEN_ANGLE, Body, container, solid
+from smallplan_training.simulators.house.house import House
+from smallplan_training.simulators.igibson.arrangement import rest_places, stand
+from smallplan_training.simulators.igibson.bodies import OPEN_ANGLE, Body, solid
 from smallplan_training.simulators.igibson.building import door_body, door_yaw, floor_blocks, wall_blocks
 from smallplan_training.simulators.igibson.maps import draw_maps
 from smallplan_training.simulators.igibson.meshes import Block, colour_of, mtl_text, obj_text
-from smallplan_training.simulators.igibson.stowing import Placed, Wanted, stow
 from smallplan_training.simulators.igibson.urdf import (
     BASE,
     SceneItem,
@@ -49,12 +47,6 @@ NAMES_FORMAT = 1
 DOOR = "door"
 PREFIX = "smallplan_"
 """Before the categories of furniture and objects: iGibson's own categories come with states that need its assets."""
-HANGING = 0.05
-"""m: what has no parent and starts higher above the floor than this hangs there."""
-ON_TOP = 0.1
-"""m: furniture that rises this far above other furniture at its place stands on that."""
-LEAST_EXTENT = 0.005
-"""m: physics can't hold anything thinner."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +132,11 @@ class _PackWriter:
         self._folder = folder / "scenes" / self._scene
         self._room_types = _room_categories(house)
         self._room_names = _room_instances(house)
+        self._standing = stand(house)
         self._taken = {"world", "walls", "floors"}
 
     def write(self) -> Pack:
-        models = [*self._doors(), *self._contents()]
+        models = [*self._doors(), *self._furniture(), *self._objects()]
         for model in models:
             self._write_model(model)
         items = [SceneItem(name, name, self._scene) for name in ("walls", "floors")]
@@ -178,65 +171,38 @@ class _PackWriter:
             models.append(_Model(item, body, door.id, DOOR, "door"))
         return models
 
-    def _contents(self) -> list[_Model]:
+    def _furniture(self) -> list[_Model]:
         models = []
         for piece in self._house.furniture:
-            children = {
-                relation: [item for item in self._house.objects if (item.parent, item.relation) == (piece.id, relation)]
-                for relation in ("on", "in")
-            }
-            bottom = _stands_at(piece, self._house.furniture)
-            size = (piece.size[0], piece.size[1], max(piece.height - bottom, LEAST_EXTENT))
-            sizes = [item.size for item in children["in"]]
-            body = container(size, normalise(piece.category), sizes) if piece.openable else solid(size)
-            centre = (*piece.position, bottom + size[2] / 2)
+            standing = self._standing[piece.id]
             item = self._item(
                 piece.id,
                 category_name(piece.category),
-                position=centre,
-                yaw=piece.yaw,
-                size=size,
+                position=standing.centre,
+                yaw=standing.yaw,
+                size=standing.body.size,
                 rooms=(self._room_names[piece.room],),
             )
-            models.append(_Model(item, body, piece.id, piece.category, "furniture"))
-            for relation, spots in (("on", (body.top,)), ("in", body.inside)):
-                wanted = [
-                    Wanted(_into(item.position, centre, piece.yaw), _thick(item.size)) for item in children[relation]
-                ]
-                for child, placed in zip(children[relation], stow(wanted, spots)):
-                    models.append(self._object(child, placed, centre, piece.yaw, piece.room))
-        models += [self._loose(thing) for thing in self._house.objects if not thing.parent]
+            models.append(_Model(item, standing.body, piece.id, piece.category, "furniture"))
         return models
 
-    def _object(self, thing: HouseObject, placed: Placed, centre: Sequence[float], yaw: float, room: str) -> _Model:
-        c, s = math.cos(yaw), math.sin(yaw)
-        u, v, w = placed.position
-        position = (centre[0] + c * u - s * v, centre[1] + s * u + c * v, centre[2] + w)
-        item = self._item(
-            thing.id,
-            category_name(thing.category),
-            position=position,
-            yaw=yaw + (math.pi / 2 if placed.turned else 0.0),
-            size=placed.size,
-            fixed=False,
-            rooms=(self._room_names[room],),
-        )
-        return _Model(item, solid(placed.size), thing.id, thing.category, "object")
-
-    def _loose(self, thing: HouseObject) -> _Model:
-        """What has no parent: it hangs where it is, or stands on the floor."""
-        size = _thick(thing.size)
-        hangs = thing.position[2] - size[2] / 2 > HANGING
-        room = self._house.room_at(thing.position[0], thing.position[1])
-        item = self._item(
-            thing.id,
-            category_name(thing.category),
-            position=thing.position if hangs else (thing.position[0], thing.position[1], size[2] / 2),
-            size=size,
-            fixed=hangs,
-            rooms=(self._room_names[room.id],) if room else (),
-        )
-        return _Model(item, solid(size), thing.id, thing.category, "object")
+    def _objects(self) -> list[_Model]:
+        models = []
+        places = rest_places(self._house, self._standing)
+        for thing in self._house.objects:
+            place = places[thing.id]
+            room = self._house.room_at(place.position[0], place.position[1])
+            item = self._item(
+                thing.id,
+                category_name(thing.category),
+                position=place.position,
+                yaw=place.yaw,
+                size=place.size,
+                fixed=place.fixed,
+                rooms=(self._room_names[room.id],) if room else (),
+            )
+            models.append(_Model(item, solid(place.size), thing.id, thing.category, "object"))
+        return models
 
     def _item(self, id_: str, category: str, **rest: Any) -> SceneItem:
         """A thing with a name of its own; its model has that name too."""
@@ -331,30 +297,6 @@ def _room_instances(house: House) -> dict[str, str]:
         names[room.id] = f"{kind}_{counts[kind]}"
         counts[kind] += 1
     return names
-
-
-def _stands_at(piece: Furniture, furniture: Sequence[Furniture]) -> float:
-    """The height that a piece stands at: on other furniture (a microwave on a counter), or on the floor."""
-    below = [
-        other.height
-        for other in furniture
-        if other is not piece
-        and other.height + ON_TOP <= piece.height
-        and point_in_polygon(*piece.position, other.corners)
-    ]
-    return max(below, default=0.0)
-
-
-def _into(point: Sequence[float], centre: Sequence[float], yaw: float) -> tuple[float, float, float]:
-    """A point of the house's frame in the frame of a piece."""
-    c, s = math.cos(yaw), math.sin(yaw)
-    dx, dy = point[0] - centre[0], point[1] - centre[1]
-    return c * dx + s * dy, c * dy - s * dx, point[2] - centre[2]
-
-
-def _thick(size: Sequence[float]) -> tuple[float, float, float]:
-    w, d, h = (max(extent, LEAST_EXTENT) for extent in size)
-    return w, d, h
 
 
 def _bounding_boxes(blocks: Sequence[Block]) -> dict[str, Any]:
