@@ -49,7 +49,17 @@ class PromptBudget:
     readable: int  # with more, a model reads it badly, that was trained on shorter ones; at most `most`
 
 
-class Generator(Protocol):
+class PromptReader(Protocol):
+    """Whatever reads prompts, and may not read them at any length."""
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of these messages as a prompt, chat template included."""
+
+    def prompt_budget(self, grammar: Grammar | None = None) -> PromptBudget:
+        """How long the prompt of an answer under this grammar may be."""
+
+
+class Generator(PromptReader, Protocol):
     """Whatever answers chat messages."""
 
     def generate(
@@ -64,9 +74,3 @@ class Generator(Protocol):
 
         Raises `SlmDeadlineError`, `SlmCancelled` or `SlmError`.
         """
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Tokens of these messages as a prompt, chat template included."""
-
-    def prompt_budget(self, grammar: Grammar | None = None) -> PromptBudget:
-        """How long the prompt of an answer under this grammar may be."""

@@ -17,7 +17,7 @@ from smallplan_planner.grammar import FreeLine, build_grammar
 from smallplan_planner.names import UNCERTAIN_ROOM
 from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import render
-from smallplan_planner.prompt_budget import fit, fit_room
+from smallplan_planner.prompt_budget import fit_room, fit_situation
 from smallplan_planner.response import Response, read_response
 from smallplan_planner.room_prompt import parse_room, room_grammar, room_words
 from smallplan_planner.scene_graph import distance_key
@@ -144,7 +144,7 @@ class SlmPolicy:
         grammar = None
         if self._use_grammar:
             grammar = build_grammar(situation.options, situation.names, target_listed=bool(situation.matches))
-        view = fit(situation.view, self._slm.count_tokens, self._slm.prompt_budget(grammar), self._priors)
+        view = fit_situation(situation, self._slm, grammar, self._priors).view
         made = self._slm.generate(render(view), grammar, _left(due), cancel)
         response, parse_error = Response(made.analysis, made.reasoning, made.command), ""
         if grammar is None:
@@ -160,6 +160,7 @@ class SlmPolicy:
             generated_tokens=made.generated_tokens,
             latency=time.monotonic() - start,
             parse_error=parse_error,
+            view=view,
         )
 
     def _due(self, deadline: float | None) -> float | None:

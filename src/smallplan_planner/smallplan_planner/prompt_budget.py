@@ -16,6 +16,7 @@ line is ever cut. Things are kept in one order that depends on the view alone:
                       the rest, usual rooms and near rooms first
 
 So a larger budget keeps the same and more. What is left out stays open to the model: the grammar is of all actions.
+Whoever asks a model, on the robot or in training, asks what `fit_situation` gives: both read the same prompt.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from dataclasses import replace
 from enum import IntEnum
 from typing import Any
 
-from smallplan_planner.generation import PromptBudget, SlmError
+from smallplan_planner.generation import PromptBudget, PromptReader, SlmError
+from smallplan_planner.grammar import Grammar
 from smallplan_planner.names import matches_target, without_counter
 from smallplan_planner.priors import Priors
 from smallplan_planner.prompt import (
@@ -39,6 +41,7 @@ from smallplan_planner.prompt import (
     render,
 )
 from smallplan_planner.room_prompt import MAX_WORDS, render_room
+from smallplan_planner.search import Situation
 
 CountTokens = Callable[[Sequence[Message]], int]
 """Tokens that messages take as a prompt, chat template included."""
@@ -72,6 +75,15 @@ class _Tier(IntEnum):
     HERE = 6
     REFUSAL = 7
     REST = 8
+
+
+def fit_situation(situation: Situation, reader: PromptReader, grammar: Grammar | None, priors: Priors) -> Situation:
+    """The situation with as much in its view as `reader` can read of it, when it answers under `grammar`.
+
+    Raises `SlmError` as `fit` does.
+    """
+    view = fit(situation.view, reader.count_tokens, reader.prompt_budget(grammar), priors)
+    return situation if view is situation.view else replace(situation, view=view)
 
 
 def fit(view: PromptView, count_tokens: CountTokens, budget: PromptBudget, priors: Priors) -> PromptView:

@@ -137,6 +137,7 @@ class Answer:
     generated_tokens: int = 0
     latency: float = 0.0  # s
     parse_error: str = ""  # why no command could be read out of the answer, '' when one could
+    view: PromptView | None = None  # what the prompt showed; None: all of the situation's
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,8 @@ class Situation:
     @property
     def exhausted(self) -> bool:
         """Whether nothing is left to explore or to open, not even what may not be repeated just now."""
-        return not (self.view.spaces or self.view.doors or self.view.containers)
+        uncovering = (ActionKind.EXPLORE, ActionKind.GO_TO_AND_OPEN)
+        return not any(action.kind in uncovering for action in valid_actions(self.graph, self.rules))
 
 
 @dataclass(frozen=True)

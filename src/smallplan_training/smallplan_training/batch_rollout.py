@@ -20,8 +20,9 @@ from smallplan_planner.generation import SlmError
 from smallplan_planner.names import UNCERTAIN_ROOM
 from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import Message, PromptView, render
+from smallplan_planner.prompt_budget import fit_room, fit_situation
 from smallplan_planner.response import read_response
-from smallplan_planner.room_prompt import parse_room, render_room, room_words
+from smallplan_planner.room_prompt import parse_room, room_words
 from smallplan_planner.search import Answer, RoomQuestion, SearchConfig, Situation
 from smallplan_training.batch_generation import BatchGenerator, Completion
 from smallplan_training.rewards import RL_SFT, RewardConfig, StepReward, step_reward
@@ -103,7 +104,7 @@ class BatchRollouts:
         self._generator, self._teacher = generator, teacher
         self._in_flight, self._make_env, self._teacher_threads = in_flight, make_env, teacher_threads
         self._free: list[SearchEnv] = []
-        self._room_types = load_priors().rooms
+        self._priors = load_priors()
         self._rooms: BatchGenerator | None = None
 
     def run(
@@ -148,7 +149,8 @@ class BatchRollouts:
             seen = [index for index, some in enumerate(things) if room_words(some)]
             if self._rooms is None:  # greedy: a name that is drawn would be noise that no reward tells apart
                 self._rooms = self._generator.greedy(_ROOM_TOKENS)
-            made = self._rooms.generate([render_room(things[index], self._room_types) for index in seen])
+            types, count, budget = self._priors.rooms, self._rooms.count_tokens, self._rooms.prompt_budget()
+            made = self._rooms.generate([fit_room(things[index], types, count, budget) for index in seen])
             labels = [UNCERTAIN_ROOM] * len(asking)
             for index, completion in zip(seen, made, strict=True):
                 labels[index] = self._room_type(completion.text)
@@ -157,23 +159,27 @@ class BatchRollouts:
 
     def _room_type(self, text: str) -> str:
         try:
-            return parse_room(text, self._room_types)
+            return parse_room(text, self._priors.rooms)
         except ParseError:
             return UNCERTAIN_ROOM
 
     def _decide(self, asking: Sequence[_Running], seed: int, pool: ThreadPoolExecutor | None) -> None:
-        """One answer for each search, and its next step."""
+        """One answer for each search, and its next step. The teacher is asked what the model is asked."""
         if not asking:
             return
-        situations = [cast(Situation, one.request) for one in asking]
+        situations = [
+            fit_situation(cast(Situation, one.request), self._generator, None, self._priors) for one in asking
+        ]
         prompts = [tuple(render(situation.view)) for situation in situations]
         asked = pool.map(self._teach, situations) if pool is not None else map(self._teach, situations)
         seeds = [(seed, one.number, len(one.asked)) for one in asking]
         completions = self._generator.generate(prompts, seeds)
         taught = list(asked)  # before any search goes on: names may change then
-        for one, messages, completion, lesson in zip(asking, prompts, completions, taught, strict=True):
+        for one, read, messages, completion, lesson in zip(
+            asking, situations, prompts, completions, taught, strict=True
+        ):
             one.asked.append((messages, completion, lesson))
-            one.reply(read_answer(completion))
+            one.reply(read_answer(completion, read.view))
 
     def _teach(self, situation: Situation) -> str:
         if self._teacher is None:
@@ -215,8 +221,9 @@ class _Running:
             self.request, self.record = None, cast(EpisodeRecord, end.value)
 
 
-def read_answer(completion: Completion) -> Answer:
-    """What the model wrote, without a grammar, as an answer; with its `parse_error` where it has not the form."""
+def read_answer(completion: Completion, view: PromptView) -> Answer:
+    """What the model wrote about a view, without a grammar, as an answer; with its `parse_error` where it has not the
+    form."""
     response, parse_error = read_response(completion.text)
     return Answer(
         response.command,
@@ -225,6 +232,7 @@ def read_answer(completion: Completion) -> Answer:
         prompt_tokens=len(completion.prompt_ids),
         generated_tokens=len(completion.ids),
         parse_error=parse_error,
+        view=view,
     )
 
 

@@ -4,6 +4,9 @@ An answer that can't be parsed or executed is kept beside them, in FILE.rejected
 with the answers that both files hold, asks for what is missing, and appends: nothing is asked or written twice.
 
     smallplan collect --teacher openai --model gpt-4o --scenes train --episodes 2 --output build/samples.jsonl
+
+A sample holds the prompt that was read: where a house is larger than the teacher, or the model that the samples are for
+(`--student`), can read, what it left of it.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -24,13 +27,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from smallplan_planner.actions import ParseError
+from smallplan_planner.generation import PromptReader
+from smallplan_planner.grammar import build_grammar
 from smallplan_planner.policies import GreedyPolicy, Policy
-from smallplan_planner.prompt import MODES, PROMPT_VERSION, render
+from smallplan_planner.priors import load_priors
+from smallplan_planner.prompt import MODES, PROMPT_VERSION, Message, render
+from smallplan_planner.prompt_budget import fit_situation
 from smallplan_planner.response import parse_response
 from smallplan_planner.search import Answer, ResultCode, SearchConfig, Situation
 from smallplan_training.errors import UserError
 from smallplan_training.evaluate import episode_seed
-from smallplan_training.policy_factory import check_model
+from smallplan_training.policy_factory import check_model, load_model
 from smallplan_training.rollout import DecisionRecord, run_episode
 from smallplan_training.samples import Sample, SampleFile
 from smallplan_training.scenes import default_model, load_house, resolve_scenes
@@ -67,10 +74,17 @@ class _Stopped(Exception):
 
 
 class Collector:
-    """Runs the episodes. `stop` ends them before the next decision."""
+    """Runs the episodes. `stop` ends them before the next decision; `student` is the model that the samples are for."""
 
-    def __init__(self, teacher: Teacher, config: CollectConfig, stop: threading.Event | None = None) -> None:
-        self._teacher, self._config = teacher, config
+    def __init__(
+        self,
+        teacher: Teacher,
+        config: CollectConfig,
+        stop: threading.Event | None = None,
+        student: PromptReader | None = None,
+    ) -> None:
+        self._teacher, self._config, self._student = teacher, config, student
+        self._priors = load_priors()
         self.stop = stop or threading.Event()
         self._lock = threading.Lock()
         self.failed_episodes = 0
@@ -99,11 +113,18 @@ class Collector:
             self.samples.close()
             self.rejected.close()
 
-    def ask(self, situation: Situation) -> str:
-        """The teacher's answer, from the files if it is there."""
+    def read(self, situation: Situation) -> Situation:
+        """The situation with as much in its view as student and teacher can read."""
+        if self._student is not None:
+            grammar = build_grammar(situation.options, situation.names)
+            situation = fit_situation(situation, self._student, grammar, self._priors)
+        return self._teacher.read(situation)
+
+    def ask(self, situation: Situation, messages: Sequence[Message]) -> str:
+        """The teacher's answer to what `read` gave, whose prompt `messages` is; from the files if it is there."""
         if self.stop.is_set():
             raise _Stopped
-        key = prompt_hash(render(situation.view))
+        key = prompt_hash(messages)
         for file in (self.samples, self.rejected):
             known = file.answer_to(key)
             if known is not None:
@@ -126,8 +147,8 @@ class Collector:
         meta = {"scene": house.name, "episode": index, "seed": seed, "target": episode.target}
         steps = count()
 
-        def keep(situation: Situation, record: DecisionRecord, _: object) -> None:
-            self._keep(planner, situation, record, {**meta, "step": next(steps)})
+        def keep(_: Situation, record: DecisionRecord, graph: object) -> None:
+            self._keep(planner, record, {**meta, "step": next(steps)})
 
         try:
             done = run_episode(HouseSearchEnv(max_steps=NO_LIMIT), episode, planner, self._config.search, keep)
@@ -137,7 +158,7 @@ class Collector:
             with self._lock:
                 self.failed_episodes += 1
 
-    def _keep(self, planner: _Planner, situation: Situation, record: DecisionRecord, where: dict[str, Any]) -> None:
+    def _keep(self, planner: _Planner, record: DecisionRecord, where: dict[str, Any]) -> None:
         """Write the answer down: among the samples, or with the reason among the rejected."""
         labelled = self._config.states == "expert"
         text, fault = planner.text, planner.fault or ("" if labelled else record.refusal)
@@ -151,13 +172,12 @@ class Collector:
             "outcome": "not executed" if labelled else _outcome(record),
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-        messages = tuple(render(situation.view))
         with self._lock:
             if fault:
                 self.first_fault = self.first_fault or fault
-                self.rejected.add(Sample(messages, text, {**meta, "reason": fault}))
+                self.rejected.add(Sample(planner.messages, text, {**meta, "reason": fault}))
             elif not self._enough():
-                self.samples.add(Sample(messages, text, meta))
+                self.samples.add(Sample(planner.messages, text, meta))
             if self._enough():
                 self.stop.set()
 
@@ -167,11 +187,14 @@ class _Planner:
 
     def __init__(self, collector: Collector, driver: Policy | None) -> None:
         self._collector, self._driver = collector, driver
-        self.text = ""  # of the teacher's last answer
+        self.messages: tuple[Message, ...] = ()  # the prompt of the teacher's last answer
+        self.text = ""  # of that answer
         self.fault = ""  # why that is no sample
 
     def decide(self, situation: Situation) -> Answer:
-        self.text = self._collector.ask(situation)
+        read = self._collector.read(situation)
+        self.messages = tuple(render(read.view))
+        self.text = self._collector.ask(read, self.messages)
         self.fault = answer_fault(self.text, situation)  # now: after the action, things may be called otherwise
         if self._driver is not None:
             return self._driver.decide(situation)
@@ -218,6 +241,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-steps", type=int, default=SearchConfig.max_steps, help="default: %(default)s")
     parser.add_argument("--model", help="openai: the model's name; gguf: the file (default: the model in models/)")
     parser.add_argument("--no-grammar", action="store_true", help="gguf: let the model write any command")
+    parser.add_argument(
+        "--student",
+        type=Path,
+        metavar="GGUF",
+        help="the model that the samples are for: of a house too large for it, what it reads on the robot is collected",
+    )
     web = parser.add_argument_group("openai", "any compatible endpoint; its key comes from OPENAI_API_KEY")
     web.add_argument("--base-url", help=f"default: OPENAI_BASE_URL, or {DEFAULT_URL}")
     web.add_argument("--concurrency", type=int, default=4, help="episodes at once (default: %(default)s)")
@@ -250,7 +279,8 @@ def run(args: argparse.Namespace) -> int:
     )
     stop = threading.Event()
     teacher = _make_teacher(args, stop)
-    collector = Collector(teacher, config, stop)
+    student = load_model(check_model(args.student)) if args.student is not None else None
+    collector = Collector(teacher, config, stop, student)
     console = Console(stderr=True)
     for file in (collector.samples, collector.rejected):
         if file.repaired:
@@ -284,12 +314,7 @@ def _make_teacher(args: argparse.Namespace, stop: threading.Event) -> Teacher:
         return ExpertAdapter()
     if args.teacher == "gguf":
         path = check_model(Path(args.model) if args.model else default_model())
-        from smallplan_planner.slm import Slm, SlmError
-
-        try:
-            return GgufTeacher(Slm(path), path.name, use_grammar=not args.no_grammar)
-        except SlmError as error:
-            raise UserError(str(error)) from error
+        return GgufTeacher(load_model(path), path.name, use_grammar=not args.no_grammar)
     config = OpenAIConfig(
         model=args.model or "",
         base_url=args.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL,

@@ -68,11 +68,12 @@ def make_policy(name: str, options: PolicyOptions, seed: int = 0, loaded: Loaded
     models = {} if loaded is None else loaded
     key = (model, options.threads)
     if key not in models:
-        models[key] = _load_model(*key)
+        models[key] = load_model(*key)
     return SlmPolicy(models[key], use_grammar=options.grammar)
 
 
-def _load_model(path: Path, threads: int) -> Generator:
+def load_model(path: Path, threads: int = 0) -> Generator:
+    """The model in a GGUF file; `threads` 0: as many as the planner takes for it. Raises `UserError`."""
     from smallplan_planner.slm import Slm
 
     try:

@@ -49,7 +49,7 @@ class EpisodeLike(Protocol):
 class DecisionRecord:
     """One decision and what came of it. `distance` and `low_level_steps` count from the episode's start."""
 
-    view: PromptView  # what the policy read
+    view: PromptView  # what the policy read: of a model, as much as it can read
     answer: Answer
     action: Action | None  # None: the answer was refused
     outcome: Outcome | None  # None: nothing was executed (refused, or `done()`)
@@ -158,7 +158,7 @@ def search_episode(
             search.report(outcome)
             search.observe(graph)
         record = DecisionRecord(
-            view=situation.view,
+            view=answer.view or situation.view,
             answer=answer,
             action=action,
             outcome=outcome,

@@ -19,8 +19,7 @@ from smallplan_training import metrics
 from smallplan_training.base_model import LanguageModel
 from smallplan_training.batch_generation import BatchGenerator
 from smallplan_training.batch_rollout import BatchRollouts, Search, Trajectory, training_env
-from smallplan_training.errors import UserError
-from smallplan_training.policy_factory import check_model
+from smallplan_training.policy_factory import check_model, load_model
 from smallplan_training.rewards import RewardConfig
 from smallplan_training.scenes import default_model
 from smallplan_training.simulators.house.env import NO_LIMIT, HouseSearchEnv
@@ -40,7 +39,7 @@ class Rollouts:
         self._config, self._lm = config, lm
         own = config.rollouts
         make = partial(BatchGenerator, lm.model, lm.chat, max_tokens=own.max_tokens, batch=own.batch,
-                       use_cache=own.cache)  # fmt: skip
+                       use_cache=own.cache, prompt_tokens=prompt_tokens(config, lm))  # fmt: skip
         self._teacher = make_teacher(config.teacher) if config.distills else None
         self._sampling = BatchRollouts(
             make(temperature=own.temperature, value_head=lm.value_head),
@@ -104,9 +103,17 @@ class UsableAnswers:
     def model(self) -> str:
         return self._teacher.model
 
+    def read(self, situation: Situation) -> Situation:
+        return self._teacher.read(situation)
+
     def answer(self, situation: Situation) -> TeacherAnswer:
         made = self._teacher.answer(situation)
         return replace(made, text="") if answer_fault(made.text, situation) else made
+
+
+def prompt_tokens(config: TrainConfig, lm: LanguageModel) -> int:
+    """Tokens of the longest prompts of a run: what a sample's `max_tokens` leave beside the longest answer."""
+    return max(1, (config.max_tokens or lm.recipe.max_tokens) - config.rollouts.max_tokens)
 
 
 def make_teacher(config: TeacherConfig) -> Teacher:
@@ -125,13 +132,8 @@ def make_teacher(config: TeacherConfig) -> Teacher:
                 cache=cache,
             )
         )
-    from smallplan_planner.slm import Slm, SlmError
-
     path = check_model(Path(config.model) if config.model else default_model())
-    try:
-        return GgufTeacher(Slm(path), path.name)
-    except SlmError as error:
-        raise UserError(str(error)) from error
+    return GgufTeacher(load_model(path), path.name)
 
 
 def reward_config(config: TrainConfig, mode: str) -> RewardConfig:

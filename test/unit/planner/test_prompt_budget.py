@@ -14,19 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fixtures.crowded import crowded_graph
 from fixtures.graphs import PRIORS, scene_graphs
 from smallplan_planner.generation import PromptBudget, SlmError
 from smallplan_planner.grammar import build_grammar
-from smallplan_planner.names import matches_target
 from smallplan_planner.policies import SlmPolicy
 from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import LeftOut, Message, PastAction, PromptView, render
-from smallplan_planner.prompt_budget import fit, fit_room
+from smallplan_planner.prompt_budget import fit, fit_room, fit_situation
 from smallplan_planner.resources import DEFAULT_MODEL, resource
 from smallplan_planner.room_prompt import MAX_WORDS, render_room
 from smallplan_planner.scene_graph import SceneGraph, SceneObject
 from smallplan_planner.search import SearchConfig, SearchEpisode, Situation
-from smallplan_training.synthetic_graphs import synthetic_graph
 from smallplan_training.teachers.imagined import imagine
 from smallplan_training.teachers.variations import random_target, retarget
 
@@ -75,18 +74,6 @@ def search_in(graph: SceneGraph, target: str) -> SearchEpisode:
     episode = SearchEpisode(target, SearchConfig(classify_rooms="rule"), load_priors())
     episode.observe(graph)
     return episode
-
-
-@lru_cache(maxsize=1)
-def crowded_graph() -> SceneGraph:
-    """60 rooms and 2,000 objects, none of which is a mug."""
-    graph = synthetic_graph(60, 2000)
-    objects = tuple(replace(obj, label="cup holder") if is_mug(obj) else obj for obj in graph.objects)
-    return replace(graph, objects=objects)
-
-
-def is_mug(obj: SceneObject) -> bool:
-    return matches_target(obj.label, "mug")
 
 
 def with_mug(graph: SceneGraph, room: str) -> SceneGraph:
@@ -275,6 +262,27 @@ def test_of_the_refusals_the_latest_are_kept() -> None:
     cut = fitted(view, least_budget(view) + 1000)
     assert 5 <= len(cut.invalid) < 150
     assert cut.invalid == past[-len(cut.invalid) :]
+
+
+def test_a_situation_is_cut_to_what_its_reader_can_read_and_else_as_it_was() -> None:
+    class Reader:
+        budget = 10**6
+
+        def count_tokens(self, messages: Sequence[Message]) -> int:
+            return count_characters(messages)
+
+        def prompt_budget(self, grammar: object = None) -> PromptBudget:
+            return PromptBudget(self.budget, self.budget)
+
+    whole, reader = crowded(), Reader()
+    assert fit_situation(whole, reader, None, load_priors()) is whole
+    reader.budget = 4000
+    cut = fit_situation(whole, reader, None, load_priors())
+    assert cut.view == fitted(whole.view, 4000) != whole.view
+    assert replace(cut, view=whole.view) == whole, "the actions that are open stay open"
+    assert fit_situation(cut, reader, None, load_priors()) == cut
+    without = replace(whole, view=replace(whole.view, spaces=(), doors=(), containers=()))
+    assert not without.exhausted, "what is left out of the prompt is there all the same"
 
 
 # Rooms

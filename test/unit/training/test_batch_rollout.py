@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -12,12 +12,13 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
+from fixtures.crowded import CrowdedEnv, CrowdedEpisode
 from smallplan_planner.actions import ActionKind
-from smallplan_planner.generation import SlmError
+from smallplan_planner.generation import PromptBudget, SlmError
 from smallplan_planner.mapping.voronoi import count_new_nodes
 from smallplan_planner.names import UNCERTAIN_ROOM
 from smallplan_planner.priors import load_priors
-from smallplan_planner.prompt import Message, render
+from smallplan_planner.prompt import Message, PromptView, render
 from smallplan_planner.room_prompt import room_answers
 from smallplan_planner.search import Answer, ResultCode, SearchConfig, Situation
 from smallplan_training.batch_generation import Completion
@@ -26,7 +27,7 @@ from smallplan_training.rewards import RewardConfig
 from smallplan_training.rollout import EpisodeRecord, run_episode
 from smallplan_training.simulators.house.episodes import Episode, draw_episode
 from smallplan_training.simulators.house.house import House
-from smallplan_training.teachers.teacher import TeacherAnswer
+from smallplan_training.teachers.teacher import ReadsAll, TeacherAnswer
 
 REWARDS = RewardConfig(efficiency=0.6)
 
@@ -39,11 +40,12 @@ def episodes(small_house: House) -> list[Episode]:
 class ScriptedModel:
     """Answers by the text of the prompt: done, explore, open; after one explored room it errs twice in a row."""
 
-    def __init__(self, room: str = "Kitchen.") -> None:
+    def __init__(self, room: str = "Kitchen.", readable: int = 10**6) -> None:
         self.sizes: list[int] = []  # of the batches
         self.seeds: list[Sequence[int]] = []
         self.rooms_asked = 0
         self._room = room
+        self._readable = readable  # characters of a prompt
 
     def generate(
         self, prompts: Sequence[Sequence[Message]], seeds: Sequence[Sequence[int]] | None = None
@@ -58,6 +60,12 @@ class ScriptedModel:
 
     def greedy(self, max_tokens: int) -> ScriptedModel:
         return self
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return sum(len(message.content) for message in messages)
+
+    def prompt_budget(self, grammar: object = None) -> PromptBudget:
+        return PromptBudget(10**6, self._readable)
 
     @staticmethod
     def answer(messages: list[Message]) -> str:
@@ -81,13 +89,13 @@ class AsPolicy:
 
     def decide(self, situation: Situation) -> Answer:
         text = ScriptedModel.answer(render(situation.view))
-        return read_answer(Completion((1, 2), (3, 4, 5), (-0.1, -0.2, -0.3), text, True))
+        return read_answer(Completion((1, 2), (3, 4, 5), (-0.1, -0.2, -0.3), text, True), situation.view)
 
     def classify_room(self, labels: Any) -> str:
         return "kitchen" if list(labels) else UNCERTAIN_ROOM
 
 
-class Teacher:
+class Teacher(ReadsAll):
     name, model = "test", ""
 
     def answer(self, situation: Situation) -> TeacherAnswer:
@@ -171,6 +179,23 @@ def test_turns_hold_what_was_read_answered_and_taught(made: tuple[ScriptedModel,
             after_refusal = bool(turn.view.history) and turn.view.history[-1].outcome.startswith("invalid")
             assert (turn.teacher_answer == "") == after_refusal, "a teacher that gives no answer costs that alone"
             assert after_refusal or turn.teacher_answer.startswith(trajectory.record.target)
+
+
+def test_of_a_large_building_the_model_and_the_teacher_read_what_fits() -> None:
+    class Expert(Teacher):
+        asked: ClassVar[list[PromptView]] = []
+
+        def answer(self, situation: Situation) -> TeacherAnswer:
+            self.asked.append(situation.view)
+            return TeacherAnswer("an answer")
+
+    model, episode, config = ScriptedModel(readable=4000), CrowdedEpisode(), SearchConfig(max_steps=3)
+    (made,) = rollouts(model, teacher=Expert(), make_env=CrowdedEnv).run([Search(episode, config, REWARDS)])
+    assert len(made.turns) >= 3
+    assert Expert.asked == [turn.view for turn in made.turns]
+    for turn in made.turns:
+        assert turn.view.left_out.rooms > 0 and turn.record.view == turn.view
+        assert list(turn.messages) == render(turn.view) and 3500 < model.count_tokens(turn.messages) <= 4000
 
 
 def test_as_many_are_under_way_as_allowed_and_each_turn_draws_from_its_own_seed(

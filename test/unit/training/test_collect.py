@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from fixtures.crowded import CrowdedEnv
 from fixtures.endpoint import ANSWER, Endpoint, completion, running_endpoint
 from fixtures.tiny_gguf import write_tiny_gguf
 from smallplan_planner.prompt import PROMPT_VERSION, Message
 from smallplan_planner.response import parse_response
 from smallplan_planner.search import Situation
 from smallplan_training import cli
+from smallplan_training import collect as collect_module
 from smallplan_training.collect import CollectConfig, Collector
 from smallplan_training.errors import UserError
 from smallplan_training.samples import Sample, SampleFile, read_samples
@@ -199,6 +201,38 @@ def test_a_local_model_teaches(house_file: Path, tmp_path: Path) -> None:
     samples = list(read_samples(output))  # under the grammar even random weights give usable commands
     assert len(samples) == 2
     assert {(s.meta["teacher"], s.meta["model"]) for s in samples} == {("gguf", "tiny.gguf")}
+
+
+@pytest.mark.parametrize("teacher", ("gguf", "expert"))
+def test_samples_of_a_large_building_hold_what_the_model_read(
+    teacher: str, house_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from smallplan_planner.slm import Slm
+
+    monkeypatch.setattr(collect_module, "HouseSearchEnv", CrowdedEnv)
+    model, output = tmp_path / "tiny.gguf", tmp_path / "samples.jsonl"
+    write_tiny_gguf(model)
+    flags = ["--model", str(model)] if teacher == "gguf" else ["--student", str(model)]
+    command = ["collect", "--teacher", teacher, *flags, "--max-steps", "2", "--scenes", str(house_file)]
+    assert cli.main([*command, "--output", str(output)]) == 0
+    samples = list(read_samples(output))
+    assert samples
+    with Slm(model, n_threads=1) as slm:
+        budget = slm.prompt_budget()
+        for sample in samples:
+            assert " more rooms\n" in sample.messages[1].content
+            assert budget.readable - 100 < slm.count_tokens(sample.messages) <= budget.readable + 100  # by the grammar
+    before = output.read_bytes()
+    assert cli.main([*command, "--output", str(output)]) == 0
+    assert output.read_bytes() == before, "a rerun finds the prompts that were read"
+
+
+def test_a_student_that_reads_all_changes_no_prompt(house_file: Path, tmp_path: Path) -> None:
+    write_tiny_gguf(tmp_path / "tiny.gguf")
+    command = ["collect", "--scenes", str(house_file), "--max-steps", "3", "--output"]
+    assert cli.main([*command, str(tmp_path / "whole.jsonl")]) == 0
+    assert cli.main([*command, str(tmp_path / "fit.jsonl"), "--student", str(tmp_path / "tiny.gguf")]) == 0
+    assert without_times(tmp_path / "fit.jsonl") == without_times(tmp_path / "whole.jsonl")
 
 
 def test_fewer_samples_than_asked_for_are_told(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from smallplan_planner.policies import GreedyPolicy
-from smallplan_planner.search import SearchConfig
+from smallplan_planner.prompt import render
+from smallplan_planner.search import Answer, SearchConfig, Situation
 from smallplan_training.errors import UserError
 from smallplan_training.recording import EpisodeWatcher, read_recordings, write_recordings
 from smallplan_training.rollout import EpisodeRecord, run_episode
@@ -41,6 +43,24 @@ def test_steps_are_the_decisions(recorded: tuple[dict[str, Any], EpisodeRecord])
     for step in recording["steps"]:
         assert step["user"].startswith(f"Task: find the {record.target}") and "Its actions" in step["system"]
         assert step["outcome"] in ("executed", "failed", "refused", "done")
+
+
+def test_the_prompt_is_the_one_that_was_read(small_house: House) -> None:
+    class Reads(GreedyPolicy):
+        """Only half of the rooms."""
+
+        def decide(self, situation: Situation) -> Answer:
+            some = replace(situation.view, rooms=situation.view.rooms[::2])
+            return replace(super().decide(situation), view=some)
+
+    env, episode = HouseSearchEnv(max_steps=100), draw_episode(small_house, 5)
+    watcher = EpisodeWatcher(env, Reads())
+    record = run_episode(env, episode, watcher, SearchConfig(max_steps=3))
+    steps = watcher.recording("reads", episode, record)["steps"]
+    read = [decision.answer.view for decision in record.decisions]
+    assert [[step["system"], step["user"]] for step in steps] == [
+        [message.content for message in render(view)] for view in read if view is not None
+    ]
 
 
 def test_the_way_starts_at_the_start_and_is_as_long_as_was_travelled(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from fixtures.crowded import CrowdedEnv, CrowdedEpisode
+from fixtures.tiny_gguf import write_tiny_gguf
 from smallplan_planner.actions import ActionKind
 from smallplan_planner.generation import SlmError
-from smallplan_planner.policies import GreedyPolicy, RuleClassifier
+from smallplan_planner.policies import GreedyPolicy, RuleClassifier, SlmPolicy
+from smallplan_planner.prompt import render
 from smallplan_planner.scene_graph import SceneGraph
 from smallplan_planner.search import Answer, ResultCode, SearchConfig, Situation
 from smallplan_training.rollout import DecisionRecord, EpisodeRecord, run_episode
@@ -79,6 +83,18 @@ def test_refused_answers_count_as_retrials_and_end_in_stuck(episode: Episode) ->
     assert len(record.decisions) == 4 and record.result.retries == 3, "the answer that ends a search is no retry"
     assert all(d.action is None and d.outcome is None and "no action 'fly'" in d.refusal for d in record.decisions)
     assert record.result.distance == 0.0
+
+
+def test_what_a_model_could_not_read_is_not_recorded_as_read(tmp_path: Path) -> None:
+    from smallplan_planner.slm import AnswerLimits, Slm
+
+    write_tiny_gguf(tmp_path / "tiny.gguf")
+    with Slm(tmp_path / "tiny.gguf", n_ctx=2048, n_threads=1, limits=AnswerLimits(4, 4)) as slm:
+        record = run_episode(CrowdedEnv(), CrowdedEpisode(), SlmPolicy(slm), SearchConfig(max_steps=2))
+        assert len(record.decisions) == 2
+        for decision in record.decisions:
+            assert decision.view.left_out.rooms > 0
+            assert decision.answer.prompt == slm.render_chat(render(decision.view))
 
 
 def test_a_model_that_does_not_answer_fails_the_episode(episode: Episode) -> None:

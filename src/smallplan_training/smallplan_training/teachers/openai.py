@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 from smallplan_planner.prompt import Message, render
 from smallplan_planner.search import Situation
 from smallplan_training.errors import UserError
-from smallplan_training.teachers.teacher import TeacherAnswer
+from smallplan_training.teachers.teacher import ReadsAll, TeacherAnswer
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-class OpenAITeacher:
+class OpenAITeacher(ReadsAll):
     """Asks `base_url`/chat/completions. `sleep(seconds)` returns something true when the run is to stop."""
 
     name = "openai"

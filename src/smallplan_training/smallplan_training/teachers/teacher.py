@@ -13,8 +13,10 @@ from typing import Protocol
 
 from smallplan_planner.actions import ActionRefused, parse_command
 from smallplan_planner.generation import Generator
-from smallplan_planner.grammar import build_grammar
+from smallplan_planner.grammar import CommandGrammar, build_grammar
+from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import Message, render
+from smallplan_planner.prompt_budget import fit_situation
 from smallplan_planner.response import parse_response
 from smallplan_planner.search import Situation
 from smallplan_training.teachers.expert import ExpertTeacher
@@ -41,11 +43,22 @@ class Teacher(Protocol):
     def model(self) -> str:
         """Which model answers, '' where there is none."""
 
+    def read(self, situation: Situation) -> Situation:
+        """The situation with as much in its view as this teacher can read; raises `SlmError` when it can't any."""
+
     def answer(self, situation: Situation) -> TeacherAnswer:
-        """Answer the situation's prompt; raises `UserError` or `SlmError` when there will be no answer."""
+        """Answer the prompt of what `read` gives; raises `UserError` or `SlmError` when there will be no answer."""
 
 
-class ExpertAdapter:
+class ReadsAll:
+    """The part of a teacher that reads prompts at any length, as far as is known."""
+
+    def read(self, situation: Situation) -> Situation:
+        """The situation itself."""
+        return situation
+
+
+class ExpertAdapter(ReadsAll):
     """The built-in expert."""
 
     name = "expert"
@@ -66,12 +79,19 @@ class GgufTeacher:
     def __init__(self, slm: Generator, model: str, use_grammar: bool = True) -> None:
         self._slm = slm
         self._use_grammar = use_grammar
+        self._priors = load_priors()
         self.model = model
 
+    def read(self, situation: Situation) -> Situation:
+        """What fits into the model's context."""
+        return fit_situation(situation, self._slm, self._grammar(situation), self._priors)
+
     def answer(self, situation: Situation) -> TeacherAnswer:
-        grammar = build_grammar(situation.options, situation.names) if self._use_grammar else None
-        made = self._slm.generate(render(situation.view), grammar)
+        made = self._slm.generate(render(self.read(situation).view), self._grammar(situation))
         return TeacherAnswer(made.text, made.prompt_tokens, made.generated_tokens)
+
+    def _grammar(self, situation: Situation) -> CommandGrammar | None:
+        return build_grammar(situation.options, situation.names) if self._use_grammar else None
 
 
 def answer_fault(text: str, situation: Situation) -> str:
