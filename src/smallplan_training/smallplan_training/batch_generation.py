@@ -11,6 +11,7 @@ It decodes by hand around `model(...)`: for the small models that run here, the 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
+from smallplan_planner.generation import PromptBudget
+from smallplan_planner.grammar import Grammar
 from smallplan_planner.prompt import Message
 from smallplan_training.chat import Chat
 from smallplan_training.errors import UserError
@@ -58,6 +61,7 @@ class BatchGenerator:
             way, to compare with.
         seed: of prompts that are given no seed of their own.
         value_head: last hidden states (B, D) at the prompts' ends to values (B,), which stand in the completions.
+        prompt_tokens: of the longest prompt that it should be asked, see `prompt_budget`; None: there is no limit.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class BatchGenerator:
         use_cache: bool = True,
         seed: int = 0,
         value_head: Callable[[Tensor], Tensor] | None = None,
+        prompt_tokens: int | None = None,
     ) -> None:
         if not 0 <= temperature < float("inf"):
             raise ValueError(f"temperature is {temperature}; expected a number of at least 0")
@@ -79,6 +84,7 @@ class BatchGenerator:
         self.model, self.chat = model, chat
         self.temperature, self.max_tokens, self.batch, self.use_cache = temperature, max_tokens, batch, use_cache
         self.value_head = value_head
+        self.prompt_tokens = prompt_tokens
         self._seed = seed
         self._drawn = 0  # prompts that were given a seed here
         self._config = model.config
@@ -89,8 +95,22 @@ class BatchGenerator:
     def greedy(self, max_tokens: int) -> BatchGenerator:
         """Another generator of the same model, which answers greedily."""
         return BatchGenerator(
-            self.model, self.chat, temperature=0.0, max_tokens=max_tokens, batch=self.batch, use_cache=self.use_cache
+            self.model,
+            self.chat,
+            temperature=0.0,
+            max_tokens=max_tokens,
+            batch=self.batch,
+            use_cache=self.use_cache,
+            prompt_tokens=self.prompt_tokens,
         )
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """As `PromptReader.count_tokens`."""
+        return len(self.chat.encode_prompt(messages))
+
+    def prompt_budget(self, grammar: Grammar | None = None) -> PromptBudget:
+        """As `PromptReader.prompt_budget`: nothing is too long to be read here, it only is nothing to train with."""
+        return PromptBudget(sys.maxsize, self.prompt_tokens or sys.maxsize)
 
     def generate(
         self, prompts: Sequence[Sequence[Message]], seeds: Sequence[Sequence[int]] | None = None
