@@ -28,6 +28,10 @@ COMMANDS = {
         "smallplan_training.simulators.igibson.export_command",
         "write a house as a data set that iGibson loads",
     ),
+    "import-igibson": (
+        "smallplan_training.simulators.igibson.import_scene",
+        "turn a scene of iGibson's data set into a house",
+    ),
     "nano": ("smallplan_training.nano.recipe", "build the default model from nothing (needs PyTorch)"),
 }
 """Command -> the module with its `add_arguments(parser)` and `run(args) -> int`, and one line of help."""
