@@ -16,7 +16,8 @@ TARGET ?=
 SEED ?=
 ARGS ?=
 
-.PHONY: help check setup setup-training setup-test demo nano train test lint typecheck clean distclean
+.PHONY: help check setup setup-training setup-test igibson demo nano train test test-igibson lint typecheck clean
+.PHONY: distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -33,6 +34,9 @@ setup-training: ## the same and PyTorch; TORCH_INDEX=<url> takes it from there
 setup-test:
 	@$(WORKSPACE) test
 
+igibson: setup ## iGibson 2.2.2 in .venv-igibson (Python 3.8 to 3.10), rendering in software where there is no GPU
+	@$(ENV) python scripts/igibson_setup.py
+
 demo: setup ## a simulated robot searches a house: HOUSE=<json> TARGET=<name> SEED=<n>
 	@$(ENV) smallplan demo $(if $(HOUSE),--house "$(HOUSE)") $(if $(TARGET),--target "$(TARGET)") \
 		$(if $(SEED),--seed "$(SEED)")
@@ -47,6 +51,9 @@ test: setup-test ## lint, types, all tests
 	@$(MAKE) --no-print-directory lint typecheck
 	@$(ENV) python -m pytest $(wildcard test/unit test/ros test/e2e)
 
+test-igibson: setup-test igibson ## the tests that need iGibson; `make test` runs them where it is set up
+	@$(ENV) SMALLPLAN_IGIBSON=1 python -m pytest $(wildcard test/unit/training/simulators/igibson)
+
 lint: setup-test ## ruff
 	@$(ENV) ruff check .
 
@@ -56,5 +63,5 @@ typecheck: setup-test ## mypy
 clean: ## remove what was built, not .venv
 	rm -rf build install log .venv/.stamps/colcon
 
-distclean: clean ## and .venv
-	rm -rf .venv
+distclean: clean ## and .venv, .venv-igibson
+	rm -rf .venv .venv-igibson

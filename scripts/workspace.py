@@ -44,22 +44,25 @@ def say(text: str) -> None:
 
 
 class Step:
-    """One named piece of set-up, done only when the hash of what it depends on is new."""
+    """One named piece of set-up, done only when the hash of what it depends on is new.
 
-    def __init__(self, name: str, title: str, *inputs: object) -> None:
+    `venv` is the environment that it sets up and that keeps its stamp and its log: .venv, or another one.
+    """
+
+    def __init__(self, name: str, title: str, *inputs: object, venv: Path | None = None) -> None:
         self.name = name
         self.title = title
         self.key = hashlib.sha256("\0".join(map(str, inputs)).encode()).hexdigest()
-        self._stamp = STAMPS / name
-        self._log = LOGS / f"{name}.log"
+        self._stamp = (venv / STAMPS.name if venv else STAMPS) / name
+        self._log = (venv / LOGS.name if venv else LOGS) / f"{name}.log"
         self._began = time.monotonic()
 
     def is_done(self) -> bool:
         return self._stamp.is_file() and self._stamp.read_text() == self.key
 
     def begin(self) -> None:
-        STAMPS.mkdir(parents=True, exist_ok=True)
-        LOGS.mkdir(parents=True, exist_ok=True)
+        self._stamp.parent.mkdir(parents=True, exist_ok=True)
+        self._log.parent.mkdir(parents=True, exist_ok=True)
         self._stamp.unlink(missing_ok=True)
         self._log.unlink(missing_ok=True)
         self._began = time.monotonic()
@@ -228,12 +231,28 @@ def build_colcon(ros: str | None) -> None:
     env.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))
     step.run(
         [
-            BIN / "python", "-c", "import sys; from colcon_core.command import main; sys.exit(main())",
-            "--log-base", ROOT / "log", "build", "--base-paths", ROOT / "src",
-            "--build-base", ROOT / "build" / "colcon", "--install-base", INSTALL, "--merge-install",
-            "--symlink-install", "--executor", "sequential", "--cmake-args",
-            f"-DPython3_EXECUTABLE={BIN / 'python'}", f"-DPYTHON_EXECUTABLE={BIN / 'python'}",
-            "-DPython3_FIND_VIRTUALENV=ONLY", "-DBUILD_TESTING=OFF", "-DCMAKE_BUILD_TYPE=Release",
+            BIN / "python",
+            "-c",
+            "import sys; from colcon_core.command import main; sys.exit(main())",
+            "--log-base",
+            ROOT / "log",
+            "build",
+            "--base-paths",
+            ROOT / "src",
+            "--build-base",
+            ROOT / "build" / "colcon",
+            "--install-base",
+            INSTALL,
+            "--merge-install",
+            "--symlink-install",
+            "--executor",
+            "sequential",
+            "--cmake-args",
+            f"-DPython3_EXECUTABLE={BIN / 'python'}",
+            f"-DPYTHON_EXECUTABLE={BIN / 'python'}",
+            "-DPython3_FIND_VIRTUALENV=ONLY",
+            "-DBUILD_TESTING=OFF",
+            "-DCMAKE_BUILD_TYPE=Release",
             "--no-warn-unused-cli",
         ],
         env=env,
