@@ -15,6 +15,7 @@ from smallplan_planner.names import normalise
 from smallplan_planner.scene_graph import Point
 from smallplan_training.simulators.house.house import Furniture, House, HouseObject, point_in_polygon
 from smallplan_training.simulators.igibson.bodies import Body, container, solid
+from smallplan_training.simulators.igibson.clearance import Obstacles, best_opening
 from smallplan_training.simulators.igibson.stowing import Placed, Wanted, stow
 
 HANGING = 0.05
@@ -45,8 +46,10 @@ class RestPlace:
 
 
 def stand(house: House) -> dict[str, Standing]:
-    """Furniture id -> how it stands."""
-    return {piece.id: _standing(piece, house.furniture) for piece in house.furniture}
+    """Furniture id -> how it stands, with doors and drawers that open where there is room."""
+    bottoms = {piece.id: _stands_at(piece, house.furniture) for piece in house.furniture}
+    obstacles = Obstacles(house, bottoms)
+    return {piece.id: _standing(piece, bottoms[piece.id], obstacles) for piece in house.furniture}
 
 
 def rest_places(house: House, standing: dict[str, Standing] | None = None) -> dict[str, RestPlace]:
@@ -64,11 +67,13 @@ def rest_places(house: House, standing: dict[str, Standing] | None = None) -> di
     return places
 
 
-def _standing(piece: Furniture, furniture: Sequence[Furniture]) -> Standing:
-    bottom = _stands_at(piece, furniture)
+def _standing(piece: Furniture, bottom: float, obstacles: Obstacles) -> Standing:
     size = (piece.size[0], piece.size[1], max(piece.height - bottom, LEAST_EXTENT))
-    body = container(size, normalise(piece.category)) if piece.openable else solid(size)
-    return Standing(body, (*piece.position, bottom + size[2] / 2), piece.yaw)
+    centre = (*piece.position, bottom + size[2] / 2)
+    if not piece.openable:
+        return Standing(solid(size), centre, piece.yaw)
+    variants = container(size, normalise(piece.category))
+    return Standing(best_opening(variants, centre, piece.yaw, obstacles, piece.id), centre, piece.yaw)
 
 
 def _stands_at(piece: Furniture, furniture: Sequence[Furniture]) -> float:

@@ -7,6 +7,7 @@ are closed at 0 and open at their upper limit. A container is hollow, and says w
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smallplan_planner.scene_graph import Point
@@ -22,6 +23,8 @@ JAMB = 0.03
 PANEL = 0.04
 BOARD = 0.02
 """m, what furniture is made of; thinner where a piece is small."""
+GAP = 0.35
+"""Around doors and drawers, in thicknesses of a board."""
 SINGLE_DOOR = 0.6
 """m: wider furniture has two doors."""
 SHELF_SPACING = 0.5
@@ -77,14 +80,20 @@ def solid(size: Point) -> Body:
     return Body(size, (Block((0.0, 0.0, 0.0), size),))
 
 
-def container(size: Point, kind: str) -> Body:
-    """A hollow piece with a drawer or with doors, whichever suits its kind and height."""
+def container(size: Point, kind: str) -> tuple[Body, ...]:
+    """A hollow piece with a drawer or with doors, whichever suits its kind and height, as it can be built.
+
+    Returns: one body for each way it can open; they have the same room inside.
+    """
     if kind.endswith(DRAWERS) and size[2] <= TALLEST_DRAWERS:
-        return _with_drawer(size)
-    return _with_doors(size, shelves=not kind.endswith(UNDIVIDED))
+        return (_with_drawer(size),)
+    shelves = not kind.endswith(UNDIVIDED)
+    if size[0] > SINGLE_DOOR:
+        return (_with_doors(size, shelves, ("left", "right")),)
+    return (_with_doors(size, shelves, ("left",)), _with_doors(size, shelves, ("right",)))
 
 
-def _with_doors(size: Point, shelves: bool) -> Body:
+def _with_doors(size: Point, shelves: bool, hinges: Sequence[str]) -> Body:
     w, d, h = size
     t = _board(size)
     x, z = w / 2, h / 2
@@ -102,27 +111,26 @@ def _with_doors(size: Point, shelves: bool) -> Body:
     inside = tuple(
         Spot(level + t, (-x + 1.5 * t, back + 1.5 * t), (x - 1.5 * t, front - 0.5 * t), step - t) for level in levels
     )
-    leaves = 1 if w <= SINGLE_DOOR else 2
-    length = w / leaves
-    left = Part(
-        name="left_door",
-        joint="left",
+    return Body(size, tuple(boards), tuple(_leaf(size, hinge, len(hinges)) for hinge in hinges), inside)
+
+
+def _leaf(size: Point, hinge: str, leaves: int) -> Part:
+    """A door of a container; there is a gap all around it, because physics keeps bodies a little apart."""
+    w, d, h = size
+    t = _board(size)
+    gap = GAP * t
+    side = -1 if hinge == "left" else 1
+    far = -side * (w / leaves - 2 * gap)
+    reach = (min(0.0, far), max(0.0, far))
+    return Part(
+        name=f"{hinge}_door",
+        joint=hinge,
         sliding=False,
-        origin=(-x, d / 2, 0.0),
-        axis=(0.0, 0.0, 1.0),
+        origin=(side * (w / 2 - gap), d / 2, 0.0),
+        axis=(0.0, 0.0, float(-side)),
         upper=OPEN_ANGLE,
-        blocks=(block_between((0.0, -t, -z), (length, 0.0, z)),),
+        blocks=(block_between((reach[0], -t, gap - h / 2), (reach[1], 0.0, h / 2 - gap)),),
     )
-    right = Part(
-        name="right_door",
-        joint="right",
-        sliding=False,
-        origin=(x, d / 2, 0.0),
-        axis=(0.0, 0.0, -1.0),
-        upper=OPEN_ANGLE,
-        blocks=(block_between((-length, -t, -z), (0.0, 0.0, z)),),
-    )
-    return Body(size, tuple(boards), (left, right)[:leaves], inside)
 
 
 def _with_drawer(size: Point) -> Body:
@@ -131,7 +139,7 @@ def _with_drawer(size: Point) -> Body:
     t = _board(size)
     x, back, front, top = w / 2, -d / 2, d / 2 - t, h / 2 - t
     height = min(DRAWER_HEIGHT, h - 2 * t)
-    floor = top - height
+    floor, gap = top - height, GAP * t
     housing = (
         block_between((-x, back, -h / 2), (x, d / 2, floor)),
         block_between((-x, back, top), (x, d / 2, h / 2)),
@@ -139,11 +147,11 @@ def _with_drawer(size: Point) -> Body:
         block_between((x - t, back, floor), (x, front, top)),
         block_between((-x + t, back, floor), (x - t, back + t, top)),
     )
-    inner, rim = x - 1.2 * t, floor + height / 2
-    start = back + 1.2 * t
+    inner, rim = x - (1 + GAP) * t, floor + height / 2
+    start = back + (1 + GAP) * t
     tray = (
-        block_between((-x, front, floor), (x, d / 2, top)),
-        block_between((-inner, start, floor), (inner, front, floor + t)),
+        block_between((-x + gap, front, floor + gap), (x - gap, d / 2, top - gap)),
+        block_between((-inner, start, floor + gap), (inner, front, floor + t)),
         block_between((-inner, start, floor + t), (-inner + t, front, rim)),
         block_between((inner - t, start, floor + t), (inner, front, rim)),
         block_between((-inner + t, start, floor + t), (inner - t, start + t, rim)),

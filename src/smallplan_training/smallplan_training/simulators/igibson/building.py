@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from smallplan_training.simulators.house.house import ON_WALL, House, Point2, Wall, point_in_polygon
+from smallplan_training.simulators.house.house import ON_WALL, House, Point2, Wall
 from smallplan_training.simulators.igibson.bodies import (
     DOOR_HEIGHT,
     WALL_THICKNESS,
@@ -12,6 +12,7 @@ from smallplan_training.simulators.igibson.bodies import (
     hinged_door,
     locked_door,
 )
+from smallplan_training.simulators.igibson.clearance import Obstacles, best_opening
 from smallplan_training.simulators.igibson.meshes import Block, block_between
 
 WALL_HEIGHT = 2.6
@@ -64,23 +65,10 @@ def door_body(house: House, index: int) -> Body:
         raise ValueError(f"{door.id} is a passage; only doors have a body")
     if not door.openable or len(door.rooms) < 2:
         return locked_door(door.width)
-    ways = [(hinge, side) for side in (1, -1) for hinge in (-1, 1)]
-    hinge, side = min(ways, key=lambda way: (_in_the_way(house, index, *way), ways.index(way)))
-    return hinged_door(door.width, hinge, side)
-
-
-def _in_the_way(house: House, index: int, hinge: int, side: int) -> int:
-    """How much of the open leaf would stand in furniture or outside of all rooms."""
-    door, yaw = house.doors[index], door_yaw(house, index)
-    c, s = math.cos(yaw), math.sin(yaw)
-    blocked = 0
-    for step in range(1, 7):
-        u = hinge * door.width / 2
-        v = side * (WALL_THICKNESS / 2 + door.width * step / 6)
-        x, y = door.position[0] + c * u - s * v, door.position[1] + s * u + c * v
-        blocked += any(point_in_polygon(x, y, piece.corners) for piece in house.furniture)
-        blocked += house.room_at(x, y) is None
-    return blocked
+    variants = [hinged_door(door.width, hinge, side) for side in (1, -1) for hinge in (-1, 1)]
+    obstacles = Obstacles(house, dict.fromkeys(house.furniture_by_id, 0.0))
+    centre = (*door.position, variants[0].size[2] / 2)
+    return best_opening(variants, centre, door_yaw(house, index), obstacles, walls=False)
 
 
 def _gaps(house: House, wall: Wall, length: float) -> list[tuple[float, float, bool]]:

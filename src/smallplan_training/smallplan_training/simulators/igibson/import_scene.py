@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from smallplan_training.errors import UserError
-from smallplan_training.simulators.house.house import Furniture, House, HouseError, HouseObject, HouseRoom
+from smallplan_training.simulators.house.house import Furniture, House, HouseError, HouseObject, HouseRoom, Point2
 from smallplan_training.simulators.igibson.categories import Categories, Kind, load_categories
 from smallplan_training.simulators.igibson.maps import PIXEL
 from smallplan_training.simulators.igibson.openings import find_doors
@@ -132,7 +132,7 @@ def _contents(
     for thing in scene.things:
         kind = kinds[thing.name]
         ours = thing.name in scene.names.get("items", {})
-        hangs = thing.position[2] - thing.size[2] / 2 > HANGING
+        hangs = _bottom(thing) > HANGING
         if kind is Kind.OBJECT or (kind is Kind.FURNITURE and hangs and not ours):
             loose.append(thing)
         elif kind in (Kind.CONTAINER, Kind.FURNITURE):
@@ -154,15 +154,34 @@ def _contents(
                     room=room,
                 )
             )
+    return furniture, _objects(scene, loose, furniture, cells, room_ids)
+
+
+def _objects(
+    scene: SceneFolder,
+    things: Sequence[SceneThing],
+    furniture: Sequence[Furniture],
+    cells: RoomCells,
+    room_ids: dict[int, str],
+) -> list[HouseObject]:
+    """The objects in the scene's order; what lies on another object belongs where that one does."""
+    parents: dict[str, tuple[str, str]] = {}
+    below: list[SceneThing] = []
+    for thing in sorted(things, key=_bottom):
+        parent = _parent(thing, furniture)
+        if not parent[0]:
+            under = [other for other in below if parents[other.name][0] and _rests_on(thing, other)]
+            parent = parents[under[-1].name] if under else parent
+        parents[thing.name] = parent
+        below.append(thing)
     objects = []
-    for thing in loose:
+    for thing in things:
         if _room_near(thing, cells, room_ids) is None:
             log.warning("left out %s: it lies in no room", thing.name)
             continue
-        parent, relation = _parent(thing, furniture)
         id_, category = _name(scene, thing)
-        objects.append(HouseObject(id_, category, thing.position, thing.size, parent, relation))
-    return furniture, objects
+        objects.append(HouseObject(id_, category, thing.position, thing.size, *parents[thing.name]))
+    return objects
 
 
 def _name(scene: SceneFolder, thing: SceneThing) -> tuple[str, str]:
@@ -187,10 +206,10 @@ def _room_near(thing: SceneThing, cells: RoomCells, room_ids: dict[int, str]) ->
 
 def _parent(thing: SceneThing, furniture: Sequence[Furniture]) -> tuple[str, str]:
     """The furniture that an object is on or in and which of the two, ('', '') when it is neither."""
-    bottom = thing.position[2] - thing.size[2] / 2
+    bottom = _bottom(thing)
     best: tuple[float, str, str] | None = None
     for piece in furniture:
-        if not _over(thing, piece):
+        if not _over(thing, piece.position, piece.size, piece.yaw):
             continue
         if -SINKS <= bottom - piece.height <= FLOATS:
             candidate = (abs(bottom - piece.height), piece.id, "on")
@@ -202,9 +221,22 @@ def _parent(thing: SceneThing, furniture: Sequence[Furniture]) -> tuple[str, str
     return ("", "") if best is None else (best[1], best[2])
 
 
-def _over(thing: SceneThing, piece: Furniture) -> bool:
-    """Whether the object's centre lies within the footprint."""
-    dx, dy = thing.position[0] - piece.position[0], thing.position[1] - piece.position[1]
-    c, s = math.cos(piece.yaw), math.sin(piece.yaw)
+def _rests_on(thing: SceneThing, other: SceneThing) -> bool:
+    gap = _bottom(thing) - other.position[2] - other.size[2] / 2
+    near = all(
+        abs(thing.position[axis] - other.position[axis]) <= (max(thing.size[:2]) + max(other.size[:2])) / 2
+        for axis in (0, 1)
+    )
+    return near and -SINKS <= gap <= SINKS
+
+
+def _bottom(thing: SceneThing) -> float:
+    return thing.position[2] - thing.size[2] / 2
+
+
+def _over(thing: SceneThing, centre: Point2, size: Point2, yaw: float) -> bool:
+    """Whether the object's centre lies within a footprint."""
+    dx, dy = thing.position[0] - centre[0], thing.position[1] - centre[1]
+    c, s = math.cos(yaw), math.sin(yaw)
     u, v = abs(c * dx + s * dy), abs(c * dy - s * dx)
-    return u <= piece.size[0] / 2 + ASIDE and v <= piece.size[1] / 2 + ASIDE
+    return u <= size[0] / 2 + ASIDE and v <= size[1] / 2 + ASIDE

@@ -26,7 +26,7 @@ from smallplan_planner.resources import user_cache
 from smallplan_training.errors import UserError
 from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.igibson.arrangement import rest_places, stand
-from smallplan_training.simulators.igibson.bodies import OPEN_ANGLE, Body, solid
+from smallplan_training.simulators.igibson.bodies import Body, solid
 from smallplan_training.simulators.igibson.building import door_body, door_yaw, floor_blocks, wall_blocks
 from smallplan_training.simulators.igibson.maps import draw_maps
 from smallplan_training.simulators.igibson.meshes import Block, colour_of, mtl_text, obj_text
@@ -41,7 +41,7 @@ from smallplan_training.simulators.igibson.urdf import (
 )
 
 DATA_SET_VERSION = "2.2.2"
-PACK_VERSION = 1
+PACK_VERSION = 2
 """Part of a pack's place in the cache: a new way of making packs does not find old ones."""
 NAMES_FORMAT = 1
 DOOR = "door"
@@ -166,7 +166,7 @@ class _PackWriter:
                 yaw=door_yaw(self._house, index),
                 size=body.size,
                 rooms=tuple(self._room_names[room] for room in door.rooms),
-                joint_states={part.joint: OPEN_ANGLE if door.open else 0.0 for part in body.parts},
+                joint_states={part.joint: part.upper if door.open else 0.0 for part in body.parts},
             )
             models.append(_Model(item, body, door.id, DOOR, "door"))
         return models
