@@ -40,8 +40,9 @@ from smallplan_training.evaluate import episode_seed
 from smallplan_training.policy_factory import check_model, load_model
 from smallplan_training.rollout import DecisionRecord, run_episode
 from smallplan_training.samples import Sample, SampleFile
-from smallplan_training.scenes import default_model, load_house, resolve_scenes
-from smallplan_training.simulators.house.env import NO_LIMIT, HouseSearchEnv
+from smallplan_training.scenes import default_model
+from smallplan_training.simulators.factory import HOUSE, add_simulator_argument, load_scene, make_env, resolve_scenes
+from smallplan_training.simulators.house.env import HouseSearchEnv
 from smallplan_training.simulators.house.episodes import NoEpisode, draw_episode
 from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.house.raster import HouseRaster, rasterise
@@ -62,6 +63,7 @@ class CollectConfig:
     limit: int | None = None
     concurrency: int = 1
     search: SearchConfig = field(default_factory=SearchConfig)
+    simulator: str = HOUSE
 
     def __post_init__(self) -> None:
         for flag, value in (("episodes", self.episodes), ("concurrency", self.concurrency), ("limit", self.limit)):
@@ -89,6 +91,7 @@ class Collector:
         self._lock = threading.Lock()
         self.failed_episodes = 0
         self.first_fault = ""  # why the first answer is no sample
+        self._envs: list[HouseSearchEnv] = []  # that no episode uses just now
         self.samples = SampleFile(config.output, teacher)
         try:
             beside = config.output.with_name(f"{config.output.stem}.rejected.jsonl")
@@ -110,6 +113,8 @@ class Collector:
         finally:
             self.stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
+            for env in self._envs:
+                env.close()
             self.samples.close()
             self.rejected.close()
 
@@ -137,7 +142,7 @@ class Collector:
     def _run_episode(self, scene: Path, index: int) -> None:
         if self.stop.is_set():
             return
-        house, raster = _load(scene)
+        house, raster = _load(self._config.simulator, scene)
         seed = episode_seed(house.name, index, self._config.seed)
         try:
             episode = draw_episode(house, seed, raster)
@@ -150,10 +155,15 @@ class Collector:
         def keep(_: Situation, record: DecisionRecord, graph: object) -> None:
             self._keep(planner, record, {**meta, "step": next(steps)})
 
+        with self._lock:
+            env = self._envs.pop() if self._envs else make_env(self._config.simulator)
         try:
-            done = run_episode(HouseSearchEnv(max_steps=NO_LIMIT), episode, planner, self._config.search, keep)
+            done = run_episode(env, episode, planner, self._config.search, keep)
         except _Stopped:
             return
+        finally:
+            with self._lock:
+                self._envs.append(env)
         if done.result.code is ResultCode.MODEL_FAILED:
             with self._lock:
                 self.failed_episodes += 1
@@ -218,8 +228,8 @@ def _outcome(record: DecisionRecord) -> str:
 
 
 @lru_cache(maxsize=4)  # episodes come scene by scene
-def _load(path: Path) -> tuple[House, HouseRaster]:
-    house = load_house(path)
+def _load(simulator: str, path: Path) -> tuple[House, HouseRaster]:
+    house = load_scene(simulator, path)
     return house, rasterise(house)
 
 
@@ -228,6 +238,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.jsonl", help="samples are appended here")
     parser.add_argument("--scenes", nargs="+", default=["train"], metavar="SPLIT|PATH", help="default: train")
     parser.add_argument("--max-scenes", type=int, help="take the first N scenes only")
+    add_simulator_argument(parser)
     parser.add_argument("--episodes", type=int, default=1, help="per scene (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes (default: %(default)s)")
     parser.add_argument("--limit", type=int, metavar="N", help="stop when the file holds N samples")
@@ -268,7 +279,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UserError(str(error)) from error
     config = CollectConfig(
-        scenes=tuple(resolve_scenes(args.scenes, args.max_scenes)),
+        scenes=tuple(resolve_scenes(args.simulator, args.scenes, args.max_scenes)),
         output=args.output,
         episodes=args.episodes,
         states=args.states,
@@ -276,6 +287,7 @@ def run(args: argparse.Namespace) -> int:
         limit=args.limit,
         concurrency=args.concurrency if args.teacher == "openai" else 1,
         search=search,
+        simulator=args.simulator,
     )
     stop = threading.Event()
     teacher = _make_teacher(args, stop)

@@ -6,6 +6,7 @@ part is in `entrants.py`, what is measured in `metrics.py`, the JSON and the tab
 
     smallplan evaluate --policy slm --policy greedy --scenes val --episodes 25 --json build/val.json
     smallplan evaluate --model sft=a.gguf --model rl-sft=b.gguf --mode normal --mode saver --table II
+    smallplan evaluate --simulator igibson --scenes test --max-scenes 5 --episodes 1
     smallplan evaluate --variant no-grammar --variant no-helps --episodes-out build/val.jsonl.gz --record 1
 """
 
@@ -37,8 +38,8 @@ from smallplan_training.recording import EpisodeWatcher, Recording, write_record
 from smallplan_training.rollout import EpisodeRecord, run_episode
 from smallplan_training.room_accuracy import NO_ROOMS, RoomAccuracy, add_room_labels_argument, room_accuracy
 from smallplan_training.scale_out import THIS_MACHINE, map_tasks
-from smallplan_training.scenes import default_model, load_house, resolve_scenes
-from smallplan_training.simulators.house.env import NO_LIMIT, HouseSearchEnv
+from smallplan_training.scenes import default_model
+from smallplan_training.simulators.factory import HOUSE, add_simulator_argument, load_scene, make_env, resolve_scenes
 from smallplan_training.simulators.house.episodes import Episode, NoEpisode, draw_episode
 from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.house.raster import HouseRaster, rasterise
@@ -67,6 +68,7 @@ class EvaluateConfig:
     modes: tuple[str, ...] = ()  # () = that of `search`
     variants: tuple[str, ...] = ()
     record: int = 0
+    simulator: str = HOUSE
 
     def __post_init__(self) -> None:
         if not self.policies or not self.scenes:
@@ -142,14 +144,14 @@ class _Runner:
 
     def __init__(self, config: EvaluateConfig) -> None:
         self._config = config
-        self._env = HouseSearchEnv(max_steps=NO_LIMIT)
+        self._env = make_env(config.simulator)
         loaded: Loaded = {}
         self._policies = {
             entrant.name: make_policy(entrant.policy, entrant.options, loaded=loaded) for entrant in config.entrants
         }
 
     def run(self, task: Task) -> list[EpisodeRun]:
-        house, raster = _load(task.scene)
+        house, raster = _load(self._config.simulator, task.scene)
         try:
             episode = draw_episode(house, episode_seed(house.name, task.index, self._config.seed), raster)
         except NoEpisode as error:
@@ -165,7 +167,9 @@ class _Runner:
         run = summarise(entrant.name, episode.house.name, record)
         rooms, unreadable = room_accuracy(record, episode), _unreadable_rooms(policy) - unreadable
         run = replace(run, rooms=rooms, unreadable_rooms=unreadable)
-        return replace(run, recording=watcher.recording(entrant.name, episode, record)) if watcher else run
+        if watcher is None or not record.decisions:  # lost before it began
+            return run
+        return replace(run, recording=watcher.recording(entrant.name, episode, record))
 
 
 def _unreadable_rooms(policy: Policy) -> int:
@@ -203,8 +207,8 @@ def _run_in_worker(config: EvaluateConfig, task: Task) -> list[EpisodeRun]:
 
 
 @lru_cache(maxsize=4)  # tasks come scene by scene
-def _load(path: Path) -> tuple[House, HouseRaster]:
-    house = load_house(path)
+def _load(simulator: str, path: Path) -> tuple[House, HouseRaster]:
+    house = load_scene(simulator, path)
     return house, rasterise(house)
 
 
@@ -213,6 +217,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scenes", nargs="+", default=["val"], metavar="SPLIT|PATH", help="train, val, test, house or ProcTHOR files"
     )
+    add_simulator_argument(parser)
     parser.add_argument("--episodes", type=int, default=25, help="per scene (default: %(default)s)")
     parser.add_argument("--max-scenes", type=int, help="take the first N scenes only")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes (default: %(default)s)")
@@ -260,7 +265,7 @@ def run(args: argparse.Namespace) -> int:
     models = parse_models(args.model or ([str(default_model())] if asks_model else []), args.note)
     config = EvaluateConfig(
         policies=tuple(name for name in POLICIES if name in chosen),
-        scenes=tuple(resolve_scenes(args.scenes, args.max_scenes)),
+        scenes=tuple(resolve_scenes(args.simulator, args.scenes, args.max_scenes)),
         episodes=args.episodes,
         seed=args.seed,
         workers=args.workers,
@@ -275,13 +280,14 @@ def run(args: argparse.Namespace) -> int:
         modes=tuple(dict.fromkeys(args.mode or ())),
         variants=tuple(dict.fromkeys(args.variant)),
         record=_recorded(args),
+        simulator=args.simulator,
     )
     check_writable(args.json)
     check_writable(args.episodes_out)
     for entrant in config.entrants:  # what is broken is said before the first episode is run
         if needs_model(entrant.policy) and entrant.options.model is not None:
             check_model(entrant.options.model)
-    _check_scenes(config.scenes)
+    _check_scenes(config)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         console=Console(stderr=True),
@@ -316,11 +322,11 @@ def _recorded(args: argparse.Namespace) -> int:
     return RECORDED if args.record is None else int(args.record)
 
 
-def _check_scenes(scenes: Sequence[Path]) -> None:
+def _check_scenes(config: EvaluateConfig) -> None:
     """All can be loaded, and none shares its name with another: results and seeds go by the house's name."""
     path_of: dict[str, Path] = {}
-    for scene in scenes:
-        name = load_house(scene).name
+    for scene in config.scenes:
+        name = load_scene(config.simulator, scene).name
         if name in path_of:
             raise UserError(f"{path_of[name]} and {scene} are both called {name!r}; give one of them another name")
         path_of[name] = scene

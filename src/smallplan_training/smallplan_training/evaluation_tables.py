@@ -106,6 +106,7 @@ def _settings(entrant: Entrant, config: EvaluateConfig) -> dict[str, Any]:
         "hints": search.helps.hints,
         "room_labels": search.classify_rooms,
         "workers": config.workers,
+        "simulator": config.simulator,
     }
     if needs_model(entrant.policy) and entrant.options.model is not None:
         settings["model"] = entrant.options.model.name

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
-from smallplan_planner.actions import Action, ActionKind, Outcome
+from smallplan_planner.actions import Action, ActionKind, Outcome, OutcomeCode
 from smallplan_planner.generation import SlmError
 from smallplan_planner.mapping.voronoi import count_new_nodes
 from smallplan_planner.policies import Policy
@@ -29,7 +29,7 @@ from smallplan_planner.search import (
     SearchResult,
     Situation,
 )
-from smallplan_training.simulators.search_env import SearchEnv, StepInfo
+from smallplan_training.simulators.search_env import EpisodeLost, SearchEnv, StepInfo
 
 logger = logging.getLogger(__name__)
 
@@ -124,14 +124,19 @@ def search_episode(
     """One search as a coroutine: yields what it asks, is sent the reply, and returns the record.
 
     So whoever answers may take its time, and gather what many searches ask. An `SlmError` thrown in ends the search
-    with MODEL_FAILED. `env` takes `options["episode"]`; `search.py` limits the steps, not the env. The episode's seed
-    draws what fails by itself, so the same replies meet the same search twice.
+    with MODEL_FAILED; an episode that the simulator loses (`EpisodeLost`) ends with EXECUTOR_UNAVAILABLE. `env` takes
+    `options["episode"]`; `search.py` limits the steps, not the env. The episode's seed draws what fails by itself, so
+    the same replies meet the same search twice.
     """
     search = SearchEpisode(episode.target, config, load_priors())
-    graph, start = env.reset(seed=episode.seed, options={"episode": episode})
-    steps, voronoi = int(start["total_low_level_steps"]), start["voronoi"]
+    graph, steps, voronoi = SceneGraph(), 0, None
     decisions: list[DecisionRecord] = []
-    search.observe(graph)
+    try:
+        graph, start = env.reset(seed=episode.seed, options={"episode": episode})
+        steps, voronoi = int(start["total_low_level_steps"]), start["voronoi"]
+        search.observe(graph)
+    except EpisodeLost as error:
+        _lose(search, error)
     while search.result is None:
         begin = time.perf_counter()
         try:
@@ -149,14 +154,19 @@ def search_episode(
         info: StepInfo | None = None
         new_nodes = 0
         if action is not None and action.kind is not ActionKind.DONE:
-            graph, _, _, _, told = env.step(action)
-            info = cast(StepInfo, told)
-            outcome, steps = info["outcome"], info["total_low_level_steps"]
-            if info["voronoi"] is not None:
-                new_nodes, voronoi = count_new_nodes(voronoi, info["voronoi"]), info["voronoi"]
-                info["voronoi"] = None  # a graph for each step of many episodes fills the memory
-            search.report(outcome)
-            search.observe(graph)
+            try:
+                graph, _, _, _, told = env.step(action)
+            except EpisodeLost as error:
+                outcome = Outcome(False, OutcomeCode.FAILED, "the simulator broke down")
+                _lose(search, error)
+            else:
+                info = cast(StepInfo, told)
+                outcome, steps = info["outcome"], info["total_low_level_steps"]
+                if info["voronoi"] is not None:
+                    new_nodes, voronoi = count_new_nodes(voronoi, info["voronoi"]), info["voronoi"]
+                    info["voronoi"] = None  # a graph for each step of many episodes fills the memory
+                search.report(outcome)
+                search.observe(graph)
         record = DecisionRecord(
             view=answer.view or situation.view,
             answer=answer,
@@ -183,3 +193,8 @@ def search_episode(
         graph=graph,
         room_labels=tuple(search.room_labels.items()),
     )
+
+
+def _lose(search: SearchEpisode, error: EpisodeLost) -> None:
+    logger.warning("the episode is lost: %s", error)
+    search.finish(ResultCode.EXECUTOR_UNAVAILABLE, f"the episode is lost: {error}")

@@ -20,6 +20,10 @@ from smallplan_planner.scene_graph import Room, SceneGraph, SceneGraphError
 SUCCESS_REWARD = 5.0
 
 
+class EpisodeLost(RuntimeError):
+    """The simulator broke down in `reset` or `step`: this episode can't go on. The next `reset` starts it anew."""
+
+
 class StepInfo(TypedDict):
     """What `reset` and `step` tell beside the observation; lengths in metres."""
 

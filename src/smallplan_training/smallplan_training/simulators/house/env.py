@@ -17,7 +17,7 @@ from smallplan_planner.scene_graph import SceneGraph
 from smallplan_training.simulators.house.episodes import Episode, draw_episode, shortest_path
 from smallplan_training.simulators.house.generator import generate_house
 from smallplan_training.simulators.house.house import House
-from smallplan_training.simulators.house.raster import ROBOT_RADIUS, HouseRaster, rasterise
+from smallplan_training.simulators.house.raster import HouseRaster, rasterise
 from smallplan_training.simulators.house.robot import Motion, SimulatedRobot
 from smallplan_training.simulators.search_env import (
     ActionSpace,
@@ -107,9 +107,8 @@ class HouseSearchEnv(SearchEnv):
         super().reset(seed=seed)
         draw = int(self.np_random.integers(2**31))
         self._episode = self._choose(dict(options or {}), draw)
-        episode = self._episode
-        self._robot = SimulatedRobot(episode.house, episode.start, draw, self._failure_rate, episode.raster)
-        self._builder = SceneGraphBuilder(robot_radius=ROBOT_RADIUS)
+        self._robot = self._new_robot(self._episode, draw)
+        self._builder = SceneGraphBuilder(robot_radius=self._robot.radius)
         self._steps, self._ended = 0, False
         self._graph = SceneGraph()
         motion = self._robot.look_around()
@@ -130,6 +129,9 @@ class HouseSearchEnv(SearchEnv):
         truncated = not terminated and self._steps >= self._max_steps
         self._ended = terminated or truncated
         return self._graph, self._reward(action, info), terminated, truncated, dict(info)
+
+    def _new_robot(self, episode: Episode, seed: int) -> SimulatedRobot:
+        return SimulatedRobot(episode.house, episode.start, seed, self._failure_rate, episode.raster)
 
     def _choose(self, options: dict[str, Any], seed: int) -> Episode:
         unknown = set(options) - {"episode", "house", "target", "start"}

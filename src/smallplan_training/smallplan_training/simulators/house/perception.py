@@ -275,14 +275,9 @@ class Perception:
         return (np.array(segments, dtype=float).reshape(-1, 3, 2) - corner) / RESOLUTION
 
     def _look_for_doors(self, origin: Point2, yaw: float, angle: float) -> None:
-        unseen = np.flatnonzero(self._door_unseen)
+        unseen, points = self._door_views(origin)
         if not len(unseen):
             return
-        points = self._door_points[unseen]
-        span = points[:, 2] - points[:, 0]
-        normal = np.column_stack([-span[:, 1], span[:, 0]]) / np.hypot(span[:, 0], span[:, 1])[:, None]
-        side = np.sign(((np.array(origin) - points[:, 1]) * normal).sum(axis=1))
-        points = points + (normal * side[:, None] * (DOOR_OFFSET / RESOLUTION))[:, None, :]
         dx, dy = ((points[..., axis] - origin[axis]).ravel() * RESOLUTION for axis in (0, 1))
         picked = np.flatnonzero((dx * dx + dy * dy <= sensing.RANGE**2) & sensing.in_view(dx, dy, yaw, angle))
         flat = points.reshape(-1, 2)[picked]
@@ -290,8 +285,21 @@ class Perception:
             self._state.height, self._raster.owner, origin, flat,
             np.full(len(picked), sensing.CAMERA_HEIGHT), np.full(len(picked), NO_OWNER, dtype=np.int16),
         )  # fmt: skip
-        doors = [int(door) for door in unseen[np.unique(picked[seen] // 3)]]
+        self._remember_doors(unseen[np.unique(picked[seen] // 3)], origin)
+
+    def _door_views(self, origin: Point2) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """The doors (D,) not seen yet, and (D, 3, 2) the points before them, on the robot's side, that show them."""
+        unseen = np.flatnonzero(self._door_unseen)
+        points = self._door_points[unseen]
+        span = points[:, 2] - points[:, 0]
+        normal = np.column_stack([-span[:, 1], span[:, 0]]) / np.hypot(span[:, 0], span[:, 1])[:, None]
+        side = np.sign(((np.array(origin) - points[:, 1]) * normal).sum(axis=1))
+        return unseen, points + (normal * side[:, None] * (DOOR_OFFSET / RESOLUTION))[:, None, :]
+
+    def _remember_doors(self, seen: NDArray[np.intp], origin: Point2) -> None:
+        """First sight of doors, the nearest first."""
         middles = self._door_points[:, 1]
+        doors = [int(door) for door in seen]
         doors.sort(key=lambda door: (float(np.hypot(*(middles[door] - origin))), tuple(middles[door])))
         for door in doors:
             self._door_unseen[door] = False

@@ -21,8 +21,8 @@ from smallplan_planner.mapping.occupancy import cells_within
 from smallplan_planner.scene_graph import OpenState, Pose
 from smallplan_training.simulators.house import sensing
 from smallplan_training.simulators.house.house import House
-from smallplan_training.simulators.house.perception import HouseState, Perception
-from smallplan_training.simulators.house.raster import NO_OWNER, RESOLUTION, SOLID, HouseRaster, rasterise
+from smallplan_training.simulators.house.perception import Cell, HouseState, Perception
+from smallplan_training.simulators.house.raster import NO_OWNER, RESOLUTION, ROBOT_RADIUS, SOLID, HouseRaster, rasterise
 
 LOOK_EVERY = 0.5
 """m of travel between two looks ahead."""
@@ -72,6 +72,9 @@ class SimulatedRobot:
     Raises: ValueError: the robot doesn't fit where it is to start.
     """
 
+    radius = ROBOT_RADIUS
+    """m that its map keeps free around it."""
+
     def __init__(
         self,
         house: House,
@@ -90,7 +93,7 @@ class SimulatedRobot:
             raise ValueError(
                 f"the robot can't start at ({start.x:.2f}, {start.y:.2f}): that is outside or in an obstacle"
             )
-        self.perception = Perception(self.state, (row, column))
+        self.perception = self._new_perception((row, column))
         self.pose = Pose(0.0, 0.0, start.yaw)
         self._failures = np.random.default_rng(seed)
         self._failure_rate = failure_rate
@@ -98,6 +101,9 @@ class SimulatedRobot:
         self.distance = 0.0
         """m travelled so far."""
         self.low_level_steps = 0
+
+    def _new_perception(self, start: Cell) -> Perception:
+        return Perception(self.state, start)
 
     def look_around(self) -> Motion:
         """A full turn on the spot."""
@@ -164,6 +170,9 @@ class SimulatedRobot:
             if done < 1.0:
                 reached = float(travelled[here]) + done * length
                 return self._stopped(points[: int(np.searchsorted(travelled, reached, "right"))], steps)
+            driven = self._travel(points[here : stop + 1])
+            if driven < stop - here:
+                return self._held_up(points[: here + driven + 1], steps)
             self.pose, here = Pose(x, y, self.pose.yaw), int(stop)
             self._look(sensing.FIELD_OF_VIEW)
         steps += math.ceil(total / STEP_LENGTH - 1e-9)
@@ -173,6 +182,17 @@ class SimulatedRobot:
             return self._stopped(points, steps)
         self._look(sensing.FULL_TURN)
         return Motion(Outcome(True, distance=total), points, steps + FULL_TURN_STEPS)
+
+    def _travel(self, points: NDArray[np.float64]) -> int:
+        """Drive along points (N, 2), in world m, of which the first is where the robot is.
+
+        Returns how many of the others were reached; fewer than all when something unknown stood in the way.
+        """
+        return len(points) - 1
+
+    def _held_up(self, points: NDArray[np.float64], steps: int) -> Motion:
+        """Stand at the end of the points that were driven, before what is in the way."""
+        return _ended(self._stopped(points, steps), OutcomeCode.BLOCKED, "something was in the way")
 
     def _stopped(self, points: NDArray[np.float64], steps: int) -> Motion:
         """Stand at the end of the points that were driven, before the action was done."""
@@ -200,9 +220,11 @@ class SimulatedRobot:
         furniture, door = self.perception.furniture_index(key), self.perception.door_index(key)
         if not self._within_reach(key):
             return _ended(motion, OutcomeCode.UNREACHABLE, "it is out of reach from there")
+        if door is not None and not opening and self._in_the_doorway(door, row, column):
+            return _ended(motion, OutcomeCode.BLOCKED, "the robot stands in the doorway")
+        if not self._swing(furniture, door, opening):
+            return _ended(motion, OutcomeCode.BLOCKED, "something is in the way of its leaf")
         if door is not None:
-            if not opening and self._in_the_doorway(door, row, column):
-                return _ended(motion, OutcomeCode.BLOCKED, "the robot stands in the doorway")
             self.perception.door_moved(door, opening)
             self._look(sensing.FIELD_OF_VIEW)
         elif furniture is not None and opening:
@@ -210,6 +232,10 @@ class SimulatedRobot:
         elif furniture is not None:
             self.perception.closed(furniture)
         return Motion(motion.outcome, motion.path, motion.low_level_steps + OPEN_STEPS)
+
+    def _swing(self, furniture: int | None, door: int | None, opening: bool) -> bool:
+        """Move the leaves of a piece of furniture or of a door, by index; False where they get stuck."""
+        return True
 
     def _not_openable(self, key: str, opening: bool) -> str:
         """Why this can't be opened (or closed), '' when it can."""
