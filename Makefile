@@ -16,7 +16,7 @@ TARGET ?=
 SEED ?=
 ARGS ?=
 
-.PHONY: help check setup setup-training setup-test igibson demo nano train test test-igibson lint typecheck clean
+.PHONY: help check setup setup-training setup-test igibson demo nano train soak test test-igibson lint typecheck clean
 .PHONY: distclean
 
 help: ## this list
@@ -47,7 +47,10 @@ nano: setup-training ## train the default model from nothing
 train: setup-training ## train a policy: ARGS="--base Qwen/Qwen2.5-3B-Instruct --samples build/samples.jsonl"
 	@$(ENV) smallplan train $(ARGS)
 
-test: setup-test ## lint, types, all tests
+soak: setup ## 5,000 decisions in one process: does memory grow, do they get slower? build/soak.json
+	@$(ENV) smallplan bench --soak --json build/soak.json $(ARGS)
+
+test: setup-test $(if $(filter 1,$(SMALLPLAN_IGIBSON)),igibson) ## lint, types, all tests; those of iGibson where it is set up, or with SMALLPLAN_IGIBSON=1
 	@$(MAKE) --no-print-directory lint typecheck
 	@$(ENV) python -m pytest $(wildcard test/unit test/ros test/e2e)
 

@@ -98,7 +98,15 @@ def install_packages(folder: Path, python: machine.Python) -> None:
     env = dict(os.environ, PATH=f"{folder / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}")
     for name in ("PYTHONPATH", "VIRTUAL_ENV"):
         env.pop(name, None)
-    pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "--no-input", "--progress-bar=off"]
+    pip: list[str | Path] = [
+        folder / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--no-input",
+        "--no-compile",
+        "--progress-bar=off",
+    ]
     step.run([*pip, "-r", lists[0]], env=env)
     # The build tools are in the environment: in an isolated build its `cmake` can't be started.
     step.run([*pip, "--no-deps", "--no-build-isolation", "-r", lists[1]], env=env)

@@ -32,6 +32,7 @@ COMMANDS = {
         "smallplan_training.simulators.igibson.import_scene",
         "turn a scene of iGibson's data set into a house",
     ),
+    "doctor": ("smallplan_training.doctor", "what this machine has: simulators, GPUs, ROS, models, teachers"),
     "nano": ("smallplan_training.nano.recipe", "build the default model from nothing (needs PyTorch)"),
 }
 """Command -> the module with its `add_arguments(parser)` and `run(args) -> int`, and one line of help."""
