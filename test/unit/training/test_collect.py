@@ -23,6 +23,7 @@ from smallplan_training.collect import CollectConfig, Collector
 from smallplan_training.errors import UserError
 from smallplan_training.samples import Sample, SampleFile, read_samples
 from smallplan_training.scenes import resolve_scenes
+from smallplan_training.simulators.house.env import NO_LIMIT
 from smallplan_training.teachers.teacher import ExpertAdapter, TeacherAnswer, prompt_hash
 
 KEY = "sk-secret-0123456789"
@@ -209,7 +210,7 @@ def test_samples_of_a_large_building_hold_what_the_model_read(
 ) -> None:
     from smallplan_planner.slm import Slm
 
-    monkeypatch.setattr(collect_module, "HouseSearchEnv", CrowdedEnv)
+    monkeypatch.setattr(collect_module, "make_env", lambda _: CrowdedEnv(max_steps=NO_LIMIT))
     model, output = tmp_path / "tiny.gguf", tmp_path / "samples.jsonl"
     write_tiny_gguf(model)
     flags = ["--model", str(model)] if teacher == "gguf" else ["--student", str(model)]
