@@ -37,6 +37,7 @@ class Generation:
     generated_tokens: int = 0  # that the model chose; line heads that were put in don't count
     latency: float = 0.0  # s
     eval_time: float = 0.0  # s that llama.cpp computed, of the latency
+    read_time: float = 0.0  # s of eval_time for the part of the prompt that was not reused
     grammar_time: float = 0.0  # s that the grammar took, of the latency, without its making
     cut: bool = False  # analysis and reasoning end early, so that the command is in time
 

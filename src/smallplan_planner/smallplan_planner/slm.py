@@ -162,19 +162,18 @@ class Slm:
             context.reset_clock()
             decoder = Decoder(context, self._sampler, tokens, self._lookup)
             writer = AnswerWriter(decoder, self._chat, self._limits, self.speeds, end)
+            head = self._chat.head_tokens[HEADS[0]] if isinstance(grammar, CommandGrammar) else []
             sections = ("", "", "")
-            reused = 0
             try:
                 with stopping(context.arm(), end, cancel), pinned(self._cores):
+                    reused = self._read(context, tokens + head, end)
+                    read_time = context.eval_time
                     if isinstance(grammar, CommandGrammar):
-                        reused = self._read(context, tokens + self._chat.head_tokens[HEADS[0]], end)
                         sections = writer.write_sections(grammar)
                         text = "".join(f"{head} {section}" for head, section in zip(HEADS, sections))
                     elif isinstance(grammar, ChoiceGrammar):
-                        reused = self._read(context, tokens, end)
                         text = writer.write_choice(grammar)
                     else:
-                        reused = self._read(context, tokens, end)
                         text = writer.write_freely(grammar)
             except Stopped:
                 if cancel is not None and cancel.is_set():
@@ -196,6 +195,7 @@ class Slm:
             generated_tokens=decoder.generated,
             latency=time.monotonic() - start,
             eval_time=eval_time,
+            read_time=read_time,
             grammar_time=writer.grammar_time,
             cut=writer.cut,
         )

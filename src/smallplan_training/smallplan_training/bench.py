@@ -1,43 +1,57 @@
-"""`smallplan bench`: what a decision costs on this machine, and how fast the simulator is.
+"""`smallplan bench`: what a decision costs on this machine, what each option is worth, and how fast the simulator is.
 
 A decision is measured from the graph received to the goal ready to be published: the message's conversion (where
 the ROS messages are installed), observation, prompt, grammar, generation, parsing and the check of the command.
 Transport by DDS and building the goal's message (some 50 µs) are not in it. The graphs come from searches that
 the model itself leads in generated houses, so prompts grow and share their beginnings as they do on a robot.
 
-    smallplan bench --json build/bench.json
+    smallplan bench --json build/bench.json                          # prints a table in Markdown, too
+    smallplan bench --shape qwen2.5-3b --skip options                # random weights in the shape of a larger model
+    smallplan bench --soak --json build/soak.json                    # 5,000 decisions in one process
 
-With `--training` it measures the trainer instead, see `bench_training.py`.
+What can't be measured here (no ROS, no `llama-bench`) stands in `absent` with its reason. With `--training` it
+measures the trainer instead, see `bench_training.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 import os
 import platform
-import statistics
-import threading
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-
-from smallplan_planner.generation import Generation, Generator, PromptBudget, SlmError
-from smallplan_planner.grammar import Grammar
-from smallplan_planner.policies import GreedyPolicy, Policy, SlmPolicy, classify_rooms
+from smallplan_planner.generation import Generator, SlmError
+from smallplan_planner.policies import GreedyPolicy, Policy
 from smallplan_planner.priors import load_priors
-from smallplan_planner.prompt import Message
 from smallplan_planner.scene_graph import SceneGraph
 from smallplan_planner.search import SearchConfig, SearchEpisode
 from smallplan_training import bench_training
+from smallplan_training.bench_grammar import ROOMS, measure_grammar
+from smallplan_training.bench_llama import run_llama_bench
+from smallplan_training.bench_options import DEFAULTS, NO_REUSE, measure_options
+from smallplan_training.bench_process import in_own_process, resident_mb
+from smallplan_training.bench_searches import (
+    Decision,
+    DecisionTimer,
+    Moment,
+    RecordedSearch,
+    first_decisions,
+    has_messages,
+    summarise,
+)
+from smallplan_training.bench_shapes import measure_named_shape
+from smallplan_training.bench_soak import DECISIONS, SITUATIONS, SoakTask, run_soak
+from smallplan_training.bench_startup import measure_startup
+from smallplan_training.bench_tables import report_table, soak_table
 from smallplan_training.errors import UserError
 from smallplan_training.figures import add_json_argument, check_writable, write_figures
+from smallplan_training.random_gguf import SHAPES
 from smallplan_training.room_accuracy import add_room_labels_argument
 from smallplan_training.scenes import default_model
 from smallplan_training.simulators.house.env import NO_LIMIT, HouseSearchEnv
@@ -46,139 +60,113 @@ from smallplan_training.simulators.house.episodes import NoEpisode
 logger = logging.getLogger(__name__)
 
 MAX_STEPS = 20  # of a search: then the next house, so that houses vary
+PARTS = ("options", "grammar", "startup", "llama-bench")
+"""What may be left out; options take the longest."""
+_SHAPE_DECISIONS = 4  # a model of 3 B parameters takes up to its deadline for each
 
 
 @dataclass(frozen=True)
-class BenchReport:
-    """What was measured. Times in milliseconds, over all decisions; fractions from 0 to 1."""
+class BenchConfig:
+    """What is measured. Raises `UserError` for numbers below 1.
 
-    model: str
-    processor: str
-    n_threads: int
-    decisions: int
-    includes_message_conversion: bool
-    decision_ms_p50: float
-    decision_ms_p95: float
-    decision_overhead: float  # all decisions' wall time over llama.cpp's own evaluation time
-    eval_ms_p50: float  # of llama.cpp
-    prompt_tokens: float  # median
-    generated_tokens: float  # median
-    reused_tokens_fraction: float  # of all prompt tokens
-    sim_steps_per_s: float  # high-level steps on one core, mapping included, resets not
-    rss_mb: float  # of this process after the decisions: model, planner, simulator
-
-
-@dataclass(frozen=True)
-class Decision:
-    """One measured decision: wall time in s, what the generator tells, llama.cpp's own time in s (rooms included)."""
-
-    seconds: float
-    generation: Generation
-    eval_time: float
-
-
-class RecordingGenerator:
-    """Passes on what a generator makes, and keeps it."""
-
-    def __init__(self, generator: Generator) -> None:
-        self._generator = generator
-        self.made: list[Generation] = []
-
-    def generate(
-        self,
-        messages: Sequence[Message],
-        grammar: Grammar | None = None,
-        deadline: float | None = None,
-        cancel: threading.Event | None = None,
-    ) -> Generation:
-        """As `Generator.generate`."""
-        self.made.append(self._generator.generate(messages, grammar, deadline, cancel))
-        return self.made[-1]
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """As `Generator.count_tokens`."""
-        return self._generator.count_tokens(messages)
-
-    def prompt_budget(self, grammar: Grammar | None = None) -> PromptBudget:
-        """As `Generator.prompt_budget`."""
-        return self._generator.prompt_budget(grammar)
-
-
-def run_bench(
-    model: Path,
-    *,
-    decisions: int = 100,
-    sim_steps: int = 200,
-    n_threads: int = 0,
-    seed: int = 0,
-    classify_rooms: str = SearchConfig.classify_rooms,
-) -> BenchReport:
-    """Measure; raises `UserError` for a number below 1 and for a model that can't be loaded.
-
-    Args:
-        decisions: how many are measured.
-        sim_steps: high-level steps of the simulator that are measured, led by the greedy policy.
-        n_threads: of llama.cpp, 0: the default of the planner.
-        classify_rooms: who names rooms, the model or the rule; it is part of the decision.
+    `decisions` are measured, and so many high-level steps of the simulator, led by the greedy policy. `n_threads` are
+    llama.cpp's (0: the planner's default), `classify_rooms` says who names rooms, the model or the rule; it is part of
+    the decision.
     """
-    if decisions < 1 or sim_steps < 1:
-        raise UserError(f"{decisions} decisions and {sim_steps} steps of the simulator; expected at least 1 of each")
+
+    model: Path
+    decisions: int = 100
+    sim_steps: int = 200
+    n_threads: int = 0
+    seed: int = 0
+    classify_rooms: str = SearchConfig.classify_rooms
+    shapes: Sequence[str] = ()
+    skip: Collection[str] = ()  # of `PARTS`
+
+    def __post_init__(self) -> None:
+        if self.decisions < 1 or self.sim_steps < 1:
+            raise UserError(
+                f"{self.decisions} decisions and {self.sim_steps} steps of the simulator; expected at least 1 of each"
+            )
+
+
+def run_bench(config: BenchConfig) -> dict[str, Any]:
+    """Measure; raises `UserError` for a model that can't be loaded. The keys are those of the JSON.
+
+    Times of decisions are in milliseconds, start-up in s, memory in units of 10^6 bytes, fractions from 0 to 1.
+    """
     from smallplan_planner.slm import Slm
 
+    report: dict[str, Any] = {"model": config.model.name, "processor": processor(), "absent": {}}
     try:
-        with Slm(model, n_threads=n_threads) as slm:
-            measured = measure_decisions(slm, decisions, seed, classify_rooms)
-            used_threads, rss = slm.n_threads, _resident_megabytes()
+        with Slm(config.model, n_threads=config.n_threads) as slm:
+            measured, searches = lead_searches(slm, config.decisions, config.seed, config.classify_rooms)
+            threads, rss = slm.n_threads, resident_mb()
+            grammar = [] if "grammar" in config.skip else [measure_grammar(slm, size, config.seed) for size in ROOMS]
     except SlmError as error:
         raise UserError(str(error)) from error
-    milliseconds = [1000 * decision.seconds for decision in measured]
-    made = [decision.generation for decision in measured]
-    prompt_tokens = sum(one.prompt_tokens for one in made)
-    p50, p95 = (round(float(value), 2) for value in np.percentile(milliseconds, (50, 95)))
-    return BenchReport(
-        model=model.name,
-        processor=processor(),
-        n_threads=used_threads,
-        decisions=len(measured),
-        includes_message_conversion=_has_messages(),
-        decision_ms_p50=p50,
-        decision_ms_p95=p95,
-        decision_overhead=round(sum(milliseconds) / sum(1000 * one.eval_time for one in measured), 3),
-        eval_ms_p50=round(statistics.median(1000 * one.eval_time for one in measured), 2),
-        prompt_tokens=statistics.median(one.prompt_tokens for one in made),
-        generated_tokens=statistics.median(one.generated_tokens for one in made),
-        reused_tokens_fraction=round(sum(one.reused_tokens for one in made) / prompt_tokens, 3),
-        sim_steps_per_s=round(measure_simulator(sim_steps, seed), 1),
-        rss_mb=round(rss, 1),
-    )
+    figures = summarise(measured)
+    report |= {"n_threads": threads, **asdict(figures), "includes_message_conversion": has_messages()}
+    report["sim_steps_per_s"] = round(measure_simulator(config.sim_steps, config.seed), 1)
+    report["rss_mb"] = round(rss, 1)
+    for one in grammar:
+        report[f"grammar_share_{one.objects}_objects"] = one.share
+    report["grammar"] = [asdict(one) for one in grammar]
+    if "options" not in config.skip:
+        options = report["options"] = measure_options(config.model, threads, searches)
+        report["reuse_speedup"] = round(options[NO_REUSE]["seconds"] / options[DEFAULTS]["seconds"], 3)
+        report["planner_rss_mb"] = options[DEFAULTS]["peak_rss_mb"]
+    if "startup" not in config.skip:
+        _measure(report, "startup_s", lambda: measure_startup(config.model))
+    if "llama-bench" not in config.skip:
+        to_read = max(1, round(figures.prompt_tokens * (1 - figures.reused_tokens_fraction)))
+        to_write = max(1, round(figures.generated_tokens))
+        _measure(report, "llama_bench", lambda: asdict(run_llama_bench(config.model, to_read, to_write, threads)))
+    report["shapes"] = {
+        name: asdict(
+            measure_named_shape(name, first_decisions(searches, _SHAPE_DECISIONS), config.model, config.n_threads)
+        )
+        for name in config.shapes
+    }
+    return report
 
 
-def measure_decisions(
+def _measure(report: dict[str, Any], key: str, measure: Callable[[], object]) -> None:
+    """A figure that needs what may not be there: without it, the reason stands in `absent`."""
+    try:
+        report[key] = measure()
+    except UserError as error:
+        report["absent"][key] = str(error)
+
+
+def lead_searches(
     generator: Generator, count: int, seed: int, classify: str = SearchConfig.classify_rooms
-) -> list[Decision]:
-    """`count` decisions of searches that the generator leads."""
-    recording = RecordingGenerator(generator)
-    policy = SlmPolicy(recording)
-    pack, unpack = _message_ends()
+) -> tuple[list[Decision], tuple[RecordedSearch, ...]]:
+    """`count` decisions of searches that the generator leads: what they cost, and the searches, to be replayed.
+
+    `classify` says who names rooms. Raises `SlmError`.
+    """
+    timer = DecisionTimer(generator)
     measured: list[Decision] = []
+    recorded: list[RecordedSearch] = []
     for env, graph, search in _searches(seed, classify):
-        received = pack(graph)
-        while search.result is None:
-            recording.made.clear()
-            start = time.perf_counter()
-            search.observe(unpack(received))
-            if search.result is not None:  # nothing left to decide
+        moments: list[Moment] = []
+        while search.result is None and len(measured) < count:
+            seen = graph
+            decided = timer.decide(search, seen)
+            if decided is None:  # nothing left to decide
                 break
-            classify_rooms(search, policy)
-            action = search.choose(policy.decide(search.situation()))
-            seconds, made = time.perf_counter() - start, recording.made
-            measured.append(Decision(seconds, made[-1], sum(one.eval_time for one in made)))
-            if len(measured) == count:
-                return measured
+            decision, rooms, action = decided
+            measured.append(decision)
+            moments.append(Moment(seen, rooms, decision.command, None))
             if action is not None and search.result is None:
                 graph, _, _, _, info = env.step(action)
                 search.report(info["outcome"])
-                received = pack(graph)
+                moments[-1] = replace(moments[-1], outcome=info["outcome"])
+        if moments:
+            recorded.append(RecordedSearch(search.target, search.config, tuple(moments)))
+        if len(measured) == count:
+            return measured, tuple(recorded)
     raise AssertionError("searches don't end")
 
 
@@ -215,27 +203,17 @@ def _searches(seed: int, classify: str = "rule") -> Iterator[tuple[HouseSearchEn
         seed += 1
 
 
-def _has_messages() -> bool:
-    return all(importlib.util.find_spec(name) is not None for name in ("rclpy", "smallplan_msgs"))
+def soak(config: BenchConfig, decisions: int) -> dict[str, Any]:
+    """So many decisions over the situations of real searches, in a process of its own. Raises `UserError`."""
+    from smallplan_planner.slm import Slm
 
-
-def _message_ends() -> tuple[Callable, Callable]:
-    """How a graph becomes a message and a message a graph; without ROS, a graph is handed on as it is."""
-    if not _has_messages():
-        return _same, _same
-    from smallplan_planner.nodes.convert import graph_from_msg, graph_to_msg
-
-    return graph_to_msg, graph_from_msg
-
-
-def _same(graph: SceneGraph) -> SceneGraph:
-    return graph
-
-
-def _resident_megabytes() -> float:
-    """Resident memory of this process, in units of 10^6 bytes."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    try:
+        with Slm(config.model, n_threads=config.n_threads) as slm:
+            _, searches = lead_searches(slm, min(SITUATIONS, decisions), config.seed, config.classify_rooms)
+    except SlmError as error:
+        raise UserError(str(error)) from error
+    figures = in_own_process(run_soak, SoakTask(config.model, searches, decisions, config.n_threads))
+    return {"model": config.model.name, "processor": processor(), **asdict(figures)}
 
 
 def processor() -> str:
@@ -253,6 +231,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decisions", type=int, default=100, help="how many to measure (default: %(default)s)")
     parser.add_argument("--sim-steps", type=int, default=200, help="of the simulator (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the houses (default: %(default)s)")
+    parser.add_argument(
+        "--shape",
+        action="append",
+        choices=tuple(SHAPES),
+        default=[],
+        help="measure random weights in this model's shape, too (repeatable; up to 3 GB of disk, 4 GB of memory)",
+    )
+    parser.add_argument("--skip", action="append", choices=PARTS, default=[], help="leave this out (repeatable)")
+    parser.add_argument(
+        "--soak",
+        type=int,
+        nargs="?",
+        const=DECISIONS,
+        metavar="N",
+        help=f"nothing but so many decisions in one process (default: {DECISIONS}): memory and time as they go on",
+    )
     bench_training.add_arguments(parser)
     add_room_labels_argument(parser)
 
@@ -262,17 +256,22 @@ def run(args: argparse.Namespace) -> int:
         return bench_training.run(args)
     bench_training.refuse_options(args)
     check_writable(args.json)
-    report = run_bench(
-        args.model or default_model(),
+    config = BenchConfig(
+        model=args.model or default_model(),
         decisions=args.decisions,
         sim_steps=args.sim_steps,
         n_threads=args.threads,
         seed=args.seed,
         classify_rooms=args.room_labels,
+        shapes=tuple(dict.fromkeys(args.shape)),
+        skip=frozenset(args.skip),
     )
-    table = Table(title="smallplan bench", show_header=False)
-    for key, value in asdict(report).items():
-        table.add_row(key, str(value))
-    write_figures(args.json, asdict(report))
-    Console().print(table)
+    if args.soak is not None:
+        report = soak(config, args.soak)
+        table = soak_table(report)
+    else:
+        report = run_bench(config)
+        table = report_table(report)
+    write_figures(args.json, report)
+    sys.stdout.write(table)
     return 0
