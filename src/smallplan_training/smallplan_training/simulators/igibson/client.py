@@ -220,7 +220,7 @@ class IGibsonClient:
     ) -> dict[str, tuple[float, float, float]]:
         """Begin an episode: the scene as it was, these objects in it, the robot at `pose` (x, y, yaw).
 
-        Args: objects: each with `name`, `category`, `position` (centre), `size`, `yaw`.
+        Args: objects: each with `name`, `category`, `position` (centre), `size`, `yaw`, `fixed` (it hangs there).
         Returns: where each object has come to rest.
         """
         answer = self._ask("reset", {"objects": list(objects), "pose": list(pose)})
@@ -259,7 +259,7 @@ class IGibsonClient:
         )
 
     def move(self, name: str, opening: bool) -> float:
-        """Open or close an object by its joints; the share of the way that they went, 0 to 1."""
+        """Open or close an object by its joints; the share of the way that they went, 0 to 1 (0: it has none)."""
         return float(self._ask("move", {"object": name, "opening": opening}).fields["share"])
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ splits otherwise. The adapter holds every scene as a `House`: episodes are drawn
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from smallplan_training.errors import UserError
 from smallplan_training.simulators.house.episodes import Episode
 from smallplan_training.simulators.house.house import Furniture, House, HouseDoor, HouseObject, Point2
 from smallplan_training.simulators.house.raster import HouseRaster
+from smallplan_training.simulators.igibson.arrangement import RestPlace, rest_places
 from smallplan_training.simulators.igibson.challenge import SPLITS, present
 from smallplan_training.simulators.igibson.environment import dataset_folder
 from smallplan_training.simulators.igibson.pack import cached_pack
@@ -29,6 +30,7 @@ class IGibsonScene:
     dataset: Path  # the root that holds it
     scene: str  # its id
     names: Mapping[str, str]  # id in the house -> name in the scene, of furniture, doors, and objects that are there
+    pack: bool  # it was made from the house
 
 
 @dataclass(frozen=True)
@@ -87,24 +89,23 @@ def scene_of(house: House) -> IGibsonScene:
     root = dataset_folder()
     if root is not None and (root / "scenes" / house.name / "urdf").is_dir():
         items: list[Furniture | HouseDoor | HouseObject] = [*house.furniture, *house.doors, *house.objects]
-        return IGibsonScene(root, house.name, {item.id: item.id for item in items})
+        return IGibsonScene(root, house.name, {item.id: item.id for item in items}, pack=False)
     pack = cached_pack(house.with_objects(()))
-    return IGibsonScene(pack.folder, pack.scene, pack.names)
+    return IGibsonScene(pack.folder, pack.scene, pack.names, pack=True)
 
 
 def to_place(episode: Episode, scene: IGibsonScene) -> list[dict[str, Any]]:
-    """The episode's objects that are not in the scene, as the worker is told to place them."""
-    return [
-        {
-            "name": f"placed_{index}",
-            "category": item.category,
-            "position": list(item.position),
-            "size": list(item.size),
-            "yaw": 0.0,
-        }
-        for index, item in enumerate(episode.house.objects)
-        if item.id not in scene.names
-    ]
+    """The episode's objects that are not in the scene, as the worker is told to place them.
+
+    In a pack that is where its furniture has room for them, in other scenes where the house says.
+    """
+    places = rest_places(episode.house) if scene.pack else {}
+    told = []
+    for index, item in enumerate(episode.house.objects):
+        if item.id not in scene.names:
+            place = places.get(item.id) or RestPlace(item.position, item.size, 0.0, fixed=False)
+            told.append({"name": f"placed_{index}", "category": item.category, **asdict(place)})
+    return told
 
 
 def with_places(episode: Episode, scene: IGibsonScene, places: Mapping[str, Point]) -> EpisodeScene:
@@ -126,7 +127,7 @@ def _of_data_set(name: str, root: Path | None) -> list[Path]:
         return []
     if name in SPLITS:
         there = present(root, name)
-        if len(there) < len(SPLITS[name]):
+        if there and len(there) < len(SPLITS[name]):
             missing = ", ".join(scene for scene in SPLITS[name] if scene not in there)
             raise UserError(f"{root}: of the split {name!r} {missing} are missing; install iGibson's data set anew")
         return [root / "scenes" / scene for scene in there]

@@ -66,13 +66,16 @@ class SceneInPhysics:
         self._scene.force_wakeup_scene_objects()
 
     def place(self, objects: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Add boxes (`name`, `category`, `size`, `position` of the centre, `yaw`) and let them settle.
+        """Add boxes (`name`, `category`, `size`, `position` of the centre, `yaw`, `fixed`) and let them settle.
 
         For each name its `position` afterwards, and `held`: it did not stay near where it was to be (its place was
-        taken, or is solid), so it is fixed there and takes no part in physics.
+        taken, or is solid), so it is fixed there and takes no part in physics, as what is told to be `fixed`.
         """
         for told in objects:
-            self._placed.append(self._add(told))
+            thing = self._add(told)
+            self._placed.append(thing)
+            if told["fixed"]:
+                self._hold(thing, np.array(told["position"], dtype=float), float(told["yaw"]))
         for _ in range(_SETTLE_STEPS):
             p.stepSimulation()
         answer = {}
@@ -80,7 +83,7 @@ class SceneInPhysics:
             wanted = np.array(told["position"], dtype=float)
             held = math.dist(thing.get_position(), wanted) > _SETTLED
             if held:
-                self._hold(thing, wanted, float(told.get("yaw", 0.0)))
+                self._hold(thing, wanted, float(told["yaw"]))
             answer[thing.name] = {"position": [float(value) for value in thing.get_position()], "held": bool(held)}
         return answer
 
@@ -103,7 +106,8 @@ class SceneInPhysics:
             raise RequestError(f"there is no object {name!r} in the scene")
         moving = _moving_joints(thing)
         if not moving:
-            raise RequestError(f"{name!r} has no joint that moves")
+            log.warning("%s was to be moved, and has no joint that moves", name)
+            return 0.0
         thing.force_wakeup()
         for _, body, joint, kind, low, high in moving:
             p.setCollisionFilterPair(robot, body, -1, joint, 0 if opening else 1)
@@ -167,7 +171,7 @@ class SceneInPhysics:
         )
         self.simulator.import_object(thing)
         position = np.array(told["position"], dtype=float) + np.array([0, 0, _LIFT])
-        orientation = p.getQuaternionFromEuler([0, 0, float(told.get("yaw", 0.0))])
+        orientation = p.getQuaternionFromEuler([0, 0, float(told["yaw"])])
         thing.set_bbox_center_position_orientation(position, orientation)
         thing.force_wakeup()
         return thing
