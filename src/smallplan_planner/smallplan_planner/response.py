@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from smallplan_planner.actions import ParseError
 
 HEADS = ("Analysis", "Reasoning", "Command")
-_ANSWER = re.compile(r"\s*Analysis:(.*?)\n\s*Reasoning:(.*?)\n\s*Command:[^\S\n]*([^\n]*)\s*", re.DOTALL)
+_REASONING = re.compile(r"\n[^\S\n]*Reasoning:")
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,12 @@ def read_response(text: str) -> tuple[Response, str]:
 
 def parse_response(text: str) -> Response:
     """Split an answer into its lines; raises `ParseError` that says which line is missing."""
-    match = _ANSWER.fullmatch(text)
-    if match is None:
+    above, _, last = text.strip().rpartition("\n")
+    last, reasoning = last.lstrip(), _REASONING.search(above)
+    if reasoning is None or not above.startswith("Analysis:") or not last.startswith("Command:"):
         missing = [head for head in HEADS if f"{head}:" not in text]
         misplaced = "the lines are out of order or text follows the command"
         reason = f"no line {', '.join(missing)}" if missing else misplaced
         raise ParseError(f"the answer can't be parsed: {reason}; expected the lines {', '.join(HEADS)}")
-    return Response(match[1].strip(), match[2].strip(), match[3].strip())
+    begin, end = reasoning.span()
+    return Response(above[len("Analysis:") : begin].strip(), above[end:].strip(), last[len("Command:") :].strip())

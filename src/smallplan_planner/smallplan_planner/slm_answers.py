@@ -92,6 +92,9 @@ class AnswerWriter:
                 if not piece or not grammar.allows(text + piece):
                     token = self._sample_allowed(state)
                     piece = self._chat.piece(token) or b""
+                if not piece:  # the end of a choice that is the beginning of another one
+                    choice = text[len(grammar.lead) :].decode()
+                    break
                 state.accept(token)
                 text += piece
                 choice = grammar.complete(text[len(grammar.lead) :])

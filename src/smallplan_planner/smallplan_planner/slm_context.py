@@ -183,7 +183,8 @@ class ModelContext:
         self.truncate(len(self.evaluated))
         size = llama_cpp.llama_state_seq_get_size(self.handle, 0)
         data = (ctypes.c_uint8 * size)()
-        return bytes(data[: llama_cpp.llama_state_seq_get_data(self.handle, data, size, 0)])
+        written = llama_cpp.llama_state_seq_get_data(self.handle, data, size, 0)
+        return bytes(memoryview(data)[:written])
 
     def restore(self, tokens: Sequence[int], state: bytes) -> bool:
         """Take over a KV cache of these tokens; returns whether llama.cpp could. It has to come from such a context."""

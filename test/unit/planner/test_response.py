@@ -40,6 +40,13 @@ def test_what_is_missing_is_said(text: str, reason: str) -> None:
         parse_response(text)
 
 
+def test_a_model_that_repeats_itself_is_read_in_time() -> None:
+    for looping in ("\n", "\nReasoning: b", "\n Reasoning:\n\n", "\n" + " " * 20):
+        assert parse_response("Analysis: a" + looping * 50_000 + "\nReasoning: b\nCommand: done()").command == "done()"
+        with pytest.raises(ParseError):
+            parse_response("Analysis: a\nReasoning: b\nCommand: done()" + looping * 50_000 + ".")
+
+
 @given(text=st.text(max_size=200))
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:

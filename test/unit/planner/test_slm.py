@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -540,6 +541,13 @@ def test_speeds_are_measured(tiny_model: Any) -> None:
         assert slm.speeds.prompt.seconds > 0 and slm.speeds.command.seconds > 0
 
 
+def test_a_choice_may_be_the_beginning_of_another(tiny_model: Any) -> None:
+    choices = ("bed", "bedroom", "bedrooms")
+    with Slm(tiny_model.path, n_threads=1, n_ctx=256, temperature=50.0, seed=1) as slm:
+        made = {slm.generate(chat("Seen: bed."), ChoiceGrammar(choices)).text for _ in range(40)}
+    assert made == set(choices)
+
+
 # The KV cache on disk
 
 
@@ -563,6 +571,19 @@ def test_a_saved_cache_is_taken_over_by_the_same_model(tiny_model: Any, tmp_path
         assert again.text == first.text
         assert again.reused_tokens >= again.prompt_tokens - 32
         assert slm.generate(chat("Seen: mug." + " mug" * 80, "You name a room."), rooms).reused_tokens >= 64
+
+
+def test_saving_a_cache_takes_no_more_memory_than_two_copies_of_it(tiny_model: Any) -> None:
+    with Slm(tiny_model.path, n_threads=1, limits=AnswerLimits(2, 2)) as slm:
+        slm.generate(chat(LONG * 2), GRAMMAR)
+        assert slm._pool is not None
+        tracemalloc.start()
+        try:
+            state = slm._pool.contexts[False].state()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert len(state) > 50_000 and peak < 3 * len(state)
 
 
 def test_a_cache_of_another_model_adapter_or_kind_is_not_taken_over(tiny_model: Any, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from smallplan_planner.scene_graph import OpenState, Point
 
 FARTHEST = 1e6  # m from the origin; no house is that large, so it is a mistake of perception
+WIDEST = 50.0  # m between the jambs of an opening; likewise
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class DoorDetection:
 
     def is_usable(self) -> bool:
         """Whether its numbers are finite and on this map; what is not can't be put on it."""
-        return _on_map(*self.a, *self.b)
+        return _on_map(*self.a, *self.b) and self.length <= WIDEST
 
 
 def _on_map(*values: float) -> bool:

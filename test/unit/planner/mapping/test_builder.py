@@ -189,6 +189,12 @@ def test_numbers_that_make_no_sense_are_left_out_with_one_warning(
     assert len(caplog.records) == 2 and "'bad'" in caplog.text and "'bad door'" in caplog.text
 
 
+def test_an_opening_that_is_wider_than_any_is_left_out() -> None:
+    drawn = house()
+    broken = replace(drawn, doors=[*drawn.doors, replace(drawn.doors[0], key="bad door", a=(-1e5, 0.0), b=(1e5, 0.0))])
+    assert build(broken, [], SceneGraphBuilder(RADIUS)).rooms == build(drawn, [], SceneGraphBuilder(RADIUS)).rooms
+
+
 @pytest.mark.parametrize("x", [math.nan, math.inf, 99.0])
 def test_a_robot_that_is_nowhere_is_an_error(x: float) -> None:
     drawn = house()
