@@ -12,11 +12,8 @@ from dataclasses import dataclass
 
 from smallplan_planner.scene_graph import Point
 from smallplan_training.simulators.house.house import Point2
-from smallplan_training.simulators.house.raster import RESOLUTION
 from smallplan_training.simulators.igibson.meshes import Block, block_between
 
-WALL_THICKNESS = 2 * RESOLUTION
-"""m, as thick as the walls of the embedded simulator."""
 OPEN_ANGLE = math.pi / 2
 DOOR_HEIGHT = 2.05
 JAMB = 0.03
@@ -167,27 +164,29 @@ def _board(size: Point) -> float:
     return min(BOARD, 0.08 * min(size))
 
 
-def locked_door(width: float) -> Body:
-    """A door that fills its opening and does not move."""
-    return solid((width, WALL_THICKNESS, DOOR_HEIGHT))
+def locked_door(width: float, thickness: float) -> Body:
+    """A door that fills its opening in a wall of this thickness and does not move."""
+    return solid((width, thickness, DOOR_HEIGHT))
 
 
-def hinged_door(width: float, hinge: int, side: int) -> Body:
+def hinged_door(width: float, thickness: float, hinge: int, side: int) -> Body:
     """A door leaf in its frame.
 
     Args:
         width: of the opening, along x.
+        thickness: of the wall.
         hinge: -1 or 1, at which end the hinge is.
         side: -1 or 1, towards which side (y) it opens.
     """
-    half, face, clear = width / 2, WALL_THICKNESS / 2, width - 2 * JAMB
+    half, face, clear = width / 2, thickness / 2, width - 2 * JAMB
+    panel = min(PANEL, 0.8 * thickness)
     bottom, top = -DOOR_HEIGHT / 2, DOOR_HEIGHT / 2
     frame = (
         block_between((-half, -face, bottom), (-half + JAMB, face, top)),
         block_between((half - JAMB, -face, bottom), (half, face, top)),
     )
     reach = (0.0, clear - 0.01) if hinge < 0 else (0.01 - clear, 0.0)
-    depth = (-PANEL, 0.0) if side > 0 else (0.0, PANEL)
+    depth = (-panel, 0.0) if side > 0 else (0.0, panel)
     leaf = Part(
         name="panel",
         joint="hinge",
@@ -197,4 +196,4 @@ def hinged_door(width: float, hinge: int, side: int) -> Body:
         upper=OPEN_ANGLE,
         blocks=(block_between((reach[0], depth[0], bottom + 0.01), (reach[1], depth[1], top - 0.01)),),
     )
-    return Body((width, WALL_THICKNESS, DOOR_HEIGHT), frame, (leaf,))
+    return Body((width, thickness, DOOR_HEIGHT), frame, (leaf,))

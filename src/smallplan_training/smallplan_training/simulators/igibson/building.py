@@ -7,13 +7,13 @@ import math
 from smallplan_training.simulators.house.house import ON_WALL, House, Point2, Wall
 from smallplan_training.simulators.igibson.bodies import (
     DOOR_HEIGHT,
-    WALL_THICKNESS,
     Body,
     hinged_door,
     locked_door,
 )
 from smallplan_training.simulators.igibson.clearance import Obstacles, best_opening
 from smallplan_training.simulators.igibson.meshes import Block, block_between
+from smallplan_training.simulators.igibson.walls import wall_thickness
 
 WALL_HEIGHT = 2.6
 FLOOR_THICKNESS = 0.1
@@ -24,20 +24,21 @@ APRON = 0.5
 def wall_blocks(house: House) -> list[Block]:
     """The walls, and the lintels over doors; a passage is open to the ceiling."""
     blocks = []
+    thickness = wall_thickness(house)
     for wall in house.walls:
         length = math.dist(wall.a, wall.b)
         if length == 0:
             continue
         gaps = sorted(_gaps(house, wall, length))
-        end = -WALL_THICKNESS / 2
+        end = -thickness / 2
         for start, stop, lintel in gaps:
             if start > end:
-                blocks.append(_along(wall, length, end, start, 0.0))
+                blocks.append(_along(wall, length, thickness, end, start, 0.0))
             if lintel:
-                blocks.append(_along(wall, length, max(start, end), stop, DOOR_HEIGHT))
+                blocks.append(_along(wall, length, thickness, max(start, end), stop, DOOR_HEIGHT))
             end = max(end, stop)
-        if length + WALL_THICKNESS / 2 > end:
-            blocks.append(_along(wall, length, end, length + WALL_THICKNESS / 2, 0.0))
+        if length + thickness / 2 > end:
+            blocks.append(_along(wall, length, thickness, end, length + thickness / 2, 0.0))
     return blocks
 
 
@@ -63,9 +64,10 @@ def door_body(house: House, index: int) -> Body:
     door = house.doors[index]
     if door.is_passage:
         raise ValueError(f"{door.id} is a passage; only doors have a body")
+    thickness = wall_thickness(house)
     if not door.openable or len(door.rooms) < 2:
-        return locked_door(door.width)
-    variants = [hinged_door(door.width, hinge, side) for side in (1, -1) for hinge in (-1, 1)]
+        return locked_door(door.width, thickness)
+    variants = [hinged_door(door.width, thickness, hinge, side) for side in (1, -1) for hinge in (-1, 1)]
     obstacles = Obstacles(house, dict.fromkeys(house.furniture_by_id, 0.0))
     centre = (*door.position, variants[0].size[2] / 2)
     return best_opening(variants, centre, door_yaw(house, index), obstacles, walls=False)
@@ -91,11 +93,11 @@ def _project(wall: Wall, length: float, point: Point2) -> tuple[float, float]:
     return dx * ux + dy * uy, abs(dx * uy - dy * ux)
 
 
-def _along(wall: Wall, length: float, start: float, stop: float, bottom: float) -> Block:
+def _along(wall: Wall, length: float, thickness: float, start: float, stop: float, bottom: float) -> Block:
     ux, uy = (wall.b[0] - wall.a[0]) / length, (wall.b[1] - wall.a[1]) / length
     middle = (start + stop) / 2
     return Block(
         centre=(wall.a[0] + middle * ux, wall.a[1] + middle * uy, (bottom + WALL_HEIGHT) / 2),
-        size=(stop - start, WALL_THICKNESS, WALL_HEIGHT - bottom),
+        size=(stop - start, thickness, WALL_HEIGHT - bottom),
         yaw=math.atan2(uy, ux),
     )

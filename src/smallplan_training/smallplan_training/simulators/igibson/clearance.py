@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from smallplan_planner.scene_graph import Point
 from smallplan_training.simulators.house.house import House
-from smallplan_training.simulators.igibson.bodies import WALL_THICKNESS, Body, Part
+from smallplan_training.simulators.igibson.bodies import Body, Part
+from smallplan_training.simulators.igibson.walls import distances, wall_lines, wall_thickness
 
 STEPS = 18
 """Positions of a joint that are looked at, between closed and open."""
@@ -34,7 +35,7 @@ class Obstacles:
         self._turns = np.array([(np.cos(piece.yaw), np.sin(piece.yaw)) for piece in pieces]).reshape(-1, 2)
         self._halves = np.array([piece.size for piece in pieces]).reshape(-1, 2) / 2 - TOUCH
         self._spans = np.array([(bottoms[piece.id], piece.height) for piece in pieces]).reshape(-1, 2)
-        self._walls = np.array([(*wall.a, *wall.b) for wall in house.walls if wall.a != wall.b]).reshape(-1, 4)
+        self._walls, self._half_wall = wall_lines(house), wall_thickness(house) / 2
 
     def meets(self, points: NDArray[np.float64], low: float, high: float, owner: str, walls: bool) -> bool:
         """Whether any of the points (N, 2), between these heights, lies in something else than `owner`."""
@@ -45,15 +46,7 @@ class Obstacles:
         v = np.abs(delta[..., 1] * c - delta[..., 0] * s)
         if ((u < self._halves[other, 0]) & (v < self._halves[other, 1])).any():
             return True
-        return walls and bool((self._wall_distance(points) < WALL_THICKNESS / 2 - TOUCH).any())
-
-    def _wall_distance(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N, walls): m from each point to each wall's line."""
-        a, b = self._walls[:, :2], self._walls[:, 2:]
-        along = b - a
-        share = ((points[:, None] - a) * along).sum(-1) / (along**2).sum(-1)
-        nearest = a + np.clip(share, 0.0, 1.0)[..., None] * along
-        return np.asarray(np.linalg.norm(points[:, None] - nearest, axis=-1))
+        return walls and bool((distances(points, self._walls) < self._half_wall - TOUCH).any())
 
 
 def best_opening(

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from smallplan_training.errors import UserError
 from smallplan_training.simulators.house.house import House, Point2
-from smallplan_training.simulators.igibson.bodies import WALL_THICKNESS
+from smallplan_training.simulators.igibson.walls import wall_thickness
 
 PIXEL = 0.01
 """m, fixed by iGibson."""
@@ -48,13 +48,14 @@ def draw_maps(house: House, type_ids: Sequence[int]) -> SceneMaps:
     furnished.image.paste(plan.image)
     for piece in house.furniture:
         furnished.polygon(piece.corners, 0)
+    thickness = wall_thickness(house)
     for wall in house.walls:
         for drawing in (plan, furnished, instances, types):
-            drawing.polygon(_band(wall.a, wall.b, WALL_THICKNESS, WALL_THICKNESS / 2), 0)
+            drawing.polygon(_band(wall.a, wall.b, thickness, thickness / 2), 0)
     for door, (a, b) in zip(house.doors, house.door_segments):
         if len(door.rooms) == 2 and (door.open or door.openable):
             for drawing in (plan, furnished):
-                drawing.polygon(_band(a, b, WALL_THICKNESS + 4 * PIXEL, 0.0), FREE)
+                drawing.polygon(_band(a, b, thickness + 4 * PIXEL, 0.0), FREE)
     return SceneMaps(furnished.image, plan.image, instances.image, types.image)
 
 

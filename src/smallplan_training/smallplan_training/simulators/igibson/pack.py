@@ -41,7 +41,7 @@ from smallplan_training.simulators.igibson.urdf import (
 )
 
 DATA_SET_VERSION = "2.2.2"
-PACK_VERSION = 2
+PACK_VERSION = 3
 """Part of a pack's place in the cache: a new way of making packs does not find old ones."""
 NAMES_FORMAT = 1
 DOOR = "door"
@@ -228,7 +228,7 @@ class _PackWriter:
             "openable_joint_ids": [[index, part.joint, 1] for index, part in enumerate(body.parts)],
             "link_bounding_boxes": {link: _bounding_boxes(blocks) for link, blocks in links.items()},
         }
-        _write(folder / "misc" / "metadata.json", _json(metadata))
+        _write(folder / "misc" / "metadata.json", json.dumps(metadata) + "\n")
         if model.kind == "door":  # iGibson knows this category, and gives it states that have textures
             red, green, blue = (round(value * 255) for value in colour_of(model.category))
             path = folder / "material" / "DIFFUSE.png"
@@ -259,7 +259,7 @@ class _PackWriter:
             "rooms": [room.id for room in house.rooms],
             "items": {m.item.name: {"id": m.id, "category": m.category, "kind": m.kind} for m in models},
         }
-        _write(self._folder / "misc" / "names.json", _json(data))
+        _write(self._folder / "misc" / "names.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
     def _write_metadata(self, models: Iterable[_Model]) -> None:
         priors = load_priors()
@@ -315,10 +315,6 @@ def _write_meshes(folder: Path, link: str, blocks: Sequence[Block], kind: str) -
     _write(visual, obj_text(blocks, material=visual.stem))
     _write(visual.with_suffix(".mtl"), mtl_text(visual.stem, kind))
     _write(folder / collision_mesh(link), obj_text(blocks))
-
-
-def _json(data: dict[str, Any]) -> str:
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
 
 def _write(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from smallplan_training.simulators.house.house import Furniture, House, HouseDoo
 from smallplan_training.simulators.igibson.arrangement import stand
 from smallplan_training.simulators.igibson.bodies import (
     OPEN_ANGLE,
-    WALL_THICKNESS,
     Body,
     Part,
     container,
@@ -21,6 +21,7 @@ from smallplan_training.simulators.igibson.bodies import (
 )
 from smallplan_training.simulators.igibson.building import door_body, wall_blocks
 from smallplan_training.simulators.igibson.meshes import Block, block_between, decimal, mtl_text, obj_text
+from smallplan_training.simulators.igibson.walls import wall_thickness
 
 
 def parsed(text: str) -> tuple[np.ndarray, np.ndarray, list[list[tuple[int, int]]]]:
@@ -153,7 +154,7 @@ class TestClearance:
         blocker = Furniture("blocker", "box", (1.8, 0.9), (0.1, 0.1), 0.0, 0.8, False, "room-1")
         opened = {}
         for shift in (0.0, 0.4):
-            moved = Furniture(**{**blocker.__dict__, "position": (1.8 + shift, 0.9)})
+            moved = replace(blocker, position=(1.8 + shift, 0.9))
             body = stand(room_with(piece("cabinet", 2.0, 0.3), moved))["cabinet"].body
             opened[shift] = body.parts[0].joint
             assert body.parts[0].upper == pytest.approx(OPEN_ANGLE)
@@ -163,7 +164,7 @@ class TestClearance:
         body = stand(room_with(piece("cabinet", 2.0, 3.0, width=1.9, yaw=0.0)))["cabinet"].body
         assert all(0.5 * OPEN_ANGLE <= part.upper < OPEN_ANGLE for part in body.parts)
         for part in body.parts:
-            assert rectangle(part, part.upper)[:, 1].max() + 3.0 <= 4.0 - WALL_THICKNESS / 2 + 0.02
+            assert rectangle(part, part.upper)[:, 1].max() + 3.0 <= 4.0 - 0.075 + 0.02
 
     def test_what_is_under_or_over_a_door_does_not_stop_it(self) -> None:
         rug = Furniture("rug", "carpet", (2.0, 0.8), (1.0, 0.5), 0.0, 0.005, False, "room-1")
@@ -180,10 +181,10 @@ class TestDoors:
     @pytest.mark.parametrize("hinge", [-1, 1])
     @pytest.mark.parametrize("side", [-1, 1])
     def test_turns_in_its_frame_to_its_side(self, hinge: int, side: int) -> None:
-        body = hinged_door(0.9, hinge, side)
+        body = hinged_door(0.9, 0.15, hinge, side)
         (part,) = body.parts
         closed, opened = rectangle(part, 0.0), rectangle(part, part.upper)
-        assert np.abs(closed[:, 1]).max() <= WALL_THICKNESS / 2 + 1e-6
+        assert np.abs(closed[:, 1]).max() <= 0.075 + 1e-6
         assert closed[:, 0].max() - closed[:, 0].min() == pytest.approx(0.83, abs=0.02)
         assert (side * opened[:, 1]).max() > 0.8
         assert (hinge * opened[:, 0]).min() > 0.35
@@ -202,7 +203,7 @@ class TestDoors:
             assert side * rectangle(part, part.upper)[:, 1].mean() > 0.3
 
     def test_locked_doors_do_not_move_and_passages_have_none(self) -> None:
-        assert locked_door(0.9).parts == () == solid((1, 1, 1)).parts
+        assert locked_door(0.9, 0.15).parts == () == solid((1, 1, 1)).parts
         room = (HouseRoom("a", "kitchen", ((0, 0), (4, 0), (4, 2), (0, 2))),)
         outside = HouseDoor("out", (1.0, 0.0), 0.9, ("a",), openable=False)
         passage = HouseDoor("way", (3.0, 0.0), 1.0, ("a",), openable=False, open=True)
@@ -218,6 +219,16 @@ class TestDoors:
 
         assert [solid_at(x, 1.0) for x in (0.2, 1.0, 2.0, 3.0, 3.8)] == [True, False, True, False, True]
         assert [solid_at(x, 2.4) for x in (1.0, 3.0)] == [True, False]
+
+
+class TestWalls:
+    def test_are_thinner_where_furniture_stands_at_their_lines(self) -> None:
+        row = [piece(f"p{number}", 0.6 * number, 0.3) for number in range(1, 6)]
+        assert wall_thickness(room_with(*row)) == pytest.approx(0.15)
+        assert wall_thickness(room_with(*(replace(item, position=(item.position[0], 0.225)) for item in row))) == 0.05
+        across = replace(row[0], position=(2.0, 0.0))
+        assert wall_thickness(room_with(*row, *(replace(row[1], id=f"q{n}") for n in range(9)), across)) == 0.15
+        assert wall_thickness(room_with(across)) == 0.02
 
 
 def test_boxes_between_corners() -> None:

@@ -88,8 +88,8 @@ class TestScene:
     def test_everything_of_the_house_is_in_it_where_it_is_in_the_house(self, made: Pack, small_house: House) -> None:
         links = scene_links(made)
         doors = {door.id: door for door in small_house.doors if not door.is_passage}
-        things = {item.id: item for item in (*small_house.furniture, *small_house.objects)}
-        assert made.names.keys() == doors.keys() | things.keys()
+        things = {*small_house.furniture_by_id, *(thing.id for thing in small_house.objects)}
+        assert made.names.keys() == doors.keys() | things
         assert links.keys() == set(made.names.values()) | {"walls", "floors"}
         for furniture in small_house.furniture:
             link, joint = links[made.names[furniture.id]]
@@ -182,9 +182,14 @@ class TestMaking:
     ) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         bare = replace(small_house, furniture=small_house.furniture[:1], objects=())
-        calls = []
+        calls: list[House] = []
         make = pack_module.make_pack
-        monkeypatch.setattr(pack_module, "make_pack", lambda *args: calls.append(args) or make(*args))
+
+        def counted(house: House, folder: Path) -> Pack:
+            calls.append(house)
+            return make(house, folder)
+
+        monkeypatch.setattr(pack_module, "make_pack", counted)
         assert cached_pack(bare) == cached_pack(House.from_json(bare.to_json()))
         assert len(calls) == 1
         assert cached_pack(replace(bare, furniture=small_house.furniture[:2])).folder != cached_pack(bare).folder
