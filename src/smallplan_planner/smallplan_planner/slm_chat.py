@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class ChatVocabulary:
         self._start: list[int] = [bos] if llama_cpp.llama_vocab_get_add_bos(self.vocab) else []
         self._bos, self._eos = self._text(bos), self._text(eos)
         self._template = self._read_template(model)
+        self._has_system_role = self._knows_system_role()
         self._template_tokens = self._find_template_tokens()
         texts = sorted(self._template_tokens, key=len, reverse=True)
         within = [f"(?<={re.escape(text[0])})(?={re.escape(text[1:])})" for text in texts]
@@ -44,17 +45,16 @@ class ChatVocabulary:
         self.head_tokens = {head: self._tokenize_head(head) for head in HEADS}
 
     def render(self, messages: Sequence[Message]) -> list[tuple[str, bool]]:
-        """The prompt in parts: (text, whether it is a message's content rather than the template's)."""
+        """The prompt in parts: (text, whether it is a message's content rather than the template's).
+
+        Where the template knows no system role, the system's text stands in front of the user's, as in training.
+        """
         marks = [f"\ue000{index}\ue001" for index in range(len(messages))]
         chat = [{"role": message.role, "content": mark} for message, mark in zip(messages, marks)]
+        if not self._has_system_role and [turn["role"] for turn in chat[:2]] == ["system", "user"]:
+            chat[:2] = [{"role": "user", "content": f"{marks[0]}\n\n{marks[1]}"}]
         try:
-            text = self._template.render(
-                messages=chat,
-                bos_token=self._bos,
-                eos_token=self._eos,
-                add_generation_prompt=True,
-                raise_exception=_refuse_chat,
-            )
+            text = self._fill(chat)
         except TemplateError as error:
             raise SlmError(f"{self.path}: its chat template refuses the messages: {error}") from error
         pieces = re.split("\ue000(\\d+)\ue001", text)
@@ -115,6 +115,22 @@ class ChatVocabulary:
             return environment.from_string(source.decode())
         except (TemplateError, UnicodeDecodeError) as error:
             raise SlmError(f"{self.path}: its chat template can't be read: {error}") from error
+
+    def _fill(self, chat: Sequence[Mapping[str, str]]) -> str:
+        return self._template.render(
+            messages=chat,
+            bos_token=self._bos,
+            eos_token=self._eos,
+            add_generation_prompt=True,
+            raise_exception=_refuse_chat,
+        )
+
+    def _knows_system_role(self) -> bool:
+        """Whether the template shows what a system message says; some raise on one, some leave it out."""
+        try:
+            return "\ue000" in self._fill([{"role": "system", "content": "\ue000"}, {"role": "user", "content": "u"}])
+        except TemplateError:
+            return False
 
     def _find_template_tokens(self) -> dict[str, int]:
         """Text to id of the special tokens that the template uses. White space may be one, too, and is no structure."""

@@ -548,6 +548,20 @@ def test_a_choice_may_be_the_beginning_of_another(tiny_model: Any) -> None:
     assert made == set(choices)
 
 
+@pytest.mark.parametrize("system", ["{{ raise_exception('no system role') }}", ""])
+def test_without_a_system_role_its_text_stands_in_front_of_the_users(system: str, tmp_path: Path) -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'system' %}SYSTEM{% else %}"
+        "<|{{ m.role }}|>{{ m.content }}<|end|>{% endif %}{% endfor %}<|assistant|>"
+    ).replace("SYSTEM", system)
+    write_tiny_gguf(tmp_path / "tiny.gguf", chat_template=template)
+    with Slm(tmp_path / "tiny.gguf", n_threads=1, limits=AnswerLimits(2, 2)) as slm:
+        text = slm.render_chat(chat("Find the mug.", "You plan."))
+        assert text == "<|user|>You plan.\n\nFind the mug.<|end|><|assistant|>"
+        assert slm.render_chat([Message("user", "hello")]) == "<|user|>hello<|end|><|assistant|>"
+        assert slm.generate(chat("Find the mug."), GRAMMAR).command in GRAMMAR.commands
+
+
 # The KV cache on disk
 
 
