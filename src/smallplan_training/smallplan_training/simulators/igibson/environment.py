@@ -5,8 +5,8 @@ iGibson 2.2.2 needs an older Python and older packages than SmallPlan, so it has
 environment variables when it is imported: one data set for each process.
 
     SMALLPLAN_IGIBSON_VENV   the environment; otherwise .venv-igibson of the source tree
-    IGIBSON_DATASET_PATH     the licensed data set; otherwise data/ig_dataset where iGibson is installed
-    GIBSON_ASSETS_PATH       the licensed robots (Fetch); otherwise a folder in the user's cache that holds none
+    IGIBSON_DATASET_PATH     the licensed data set; otherwise where iGibson's own download puts it
+    GIBSON_ASSETS_PATH       its robots (Fetch); otherwise likewise, or a folder in the user's cache that holds none
 """
 
 from __future__ import annotations
@@ -64,7 +64,10 @@ def find_environment(environ: Mapping[str, str] = os.environ) -> IgibsonEnvironm
 def assets_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """iGibson's assets: robots and primitive shapes, or nothing but the file VERSION."""
     named = environ.get("GIBSON_ASSETS_PATH")
-    return Path(named).expanduser() if named else user_cache() / "igibson" / "assets"
+    if named:
+        return Path(named).expanduser()
+    downloaded = (folder for folder in _downloads(environ, "assets") if (folder / "VERSION").is_file())
+    return next(downloaded, user_cache() / "igibson" / "assets")
 
 
 def make_assets_folder(folder: Path) -> None:
@@ -84,7 +87,7 @@ def dataset_folder(environ: Mapping[str, str] = os.environ) -> Path | None:
     """The licensed data set of iGibson, or None."""
     named = environ.get("IGIBSON_DATASET_PATH")
     candidates = [Path(named).expanduser()] if named else []
-    candidates += sorted(environment_folder(environ).glob("lib/python3.*/site-packages/igibson/data/ig_dataset"))
+    candidates += _downloads(environ, "ig_dataset")
     return next((folder for folder in candidates if is_dataset(folder)), None)
 
 
@@ -103,10 +106,7 @@ def worker_environ(dataset: Path, environ: Mapping[str, str] = os.environ) -> di
         values = {**SOFTWARE_RENDERING, **values}
     values.setdefault("IG_LOG_LEVEL", "WARNING")
     values.update(IGIBSON_DATASET_PATH=str(dataset), GIBSON_ASSETS_PATH=str(assets_folder(environ)))
-    keys = [
-        dataset.parent / "igibson.key",
-        *environment_folder(environ).glob("lib/python3.*/site-packages/igibson/data/igibson.key"),
-    ]
+    keys = [dataset.parent / "igibson.key", *_downloads(environ, "igibson.key")]
     key = next((path for path in keys if path.is_file()), None)
     if key is not None:
         values.setdefault("KEY_PATH", str(key))
@@ -125,6 +125,11 @@ def missing_for_rendering() -> str | None:
     if not has_nvidia_egl() and not _loads("libEGL_mesa.so.0"):
         return "EGL without a driver, neither NVIDIA's nor Mesa's: `apt-get install -y libgl1-mesa-dri`"
     return None
+
+
+def _downloads(environ: Mapping[str, str], name: str) -> list[Path]:
+    """What iGibson's own download has put beside its code."""
+    return sorted(environment_folder(environ).glob(f"lib/python3.*/site-packages/igibson/data/{name}"))
 
 
 def _loads(library: str) -> bool:

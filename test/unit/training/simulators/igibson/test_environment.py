@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from smallplan_planner.resources import user_cache
 from smallplan_training.errors import UserError
 from smallplan_training.simulators.igibson import challenge, environment
 
@@ -94,6 +95,18 @@ def test_the_key_beside_the_data_set_is_found(environ: dict[str, str], tmp_path:
     key = dataset.parent / "igibson.key"
     key.touch()
     assert environment.worker_environ(dataset, environ)["KEY_PATH"] == str(key)
+
+
+def test_assets_are_those_named_those_downloaded_or_an_empty_folder(environ: dict[str, str], tmp_path: Path) -> None:
+    assert environment.assets_folder(environ) == user_cache() / "igibson" / "assets"
+    assert not environment.has_fetch(environ)
+    downloaded = tmp_path / "venv/lib/python3.9/site-packages/igibson/data/assets"
+    (downloaded / "models" / "fetch").mkdir(parents=True)
+    (downloaded / "models" / "fetch" / "fetch_gripper.urdf").touch()
+    (downloaded / "VERSION").touch()
+    assert environment.assets_folder(environ) == downloaded
+    assert environment.has_fetch(environ)
+    assert environment.assets_folder({**environ, "GIBSON_ASSETS_PATH": "/named"}) == Path("/named")
 
 
 def test_an_assets_folder_is_made_once(tmp_path: Path) -> None:
