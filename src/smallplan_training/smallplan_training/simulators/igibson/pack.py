@@ -41,7 +41,7 @@ from smallplan_training.simulators.igibson.urdf import (
 )
 
 DATA_SET_VERSION = "2.2.2"
-PACK_VERSION = 3
+PACK_VERSION = 4
 """Part of a pack's place in the cache: a new way of making packs does not find old ones."""
 NAMES_FORMAT = 1
 DOOR = "door"

@@ -49,12 +49,14 @@ class _Taken:
 
 
 def stow(things: Sequence[Wanted], spots: Sequence[Spot]) -> list[Placed]:
-    """A place for each thing, in the order given: the nearest free one to where it is wanted.
+    """A place for each thing: the nearest free one to where it is wanted, large things first.
 
     On an open surface that is full, things are put on others; in a container that is full they are shrunk.
     """
     taken: list[_Taken] = []
-    return [_stow(thing, spots, taken) for thing in things]
+    order = sorted(range(len(things)), key=lambda index: -things[index].size[0] * things[index].size[1])
+    placed = {index: _stow(things[index], spots, taken) for index in order}
+    return [placed[index] for index in range(len(things))]
 
 
 def _stow(thing: Wanted, spots: Sequence[Spot], taken: list[_Taken]) -> Placed:

@@ -67,6 +67,12 @@ class TestStowing:
         assert {item.size for item in placed} == {(0.5, 0.35, 0.3)}
         assert [round(item.position[2], 2) for item in placed] == [0.15, 0.45, 0.75]
 
+    def test_large_things_are_placed_before_small_ones(self) -> None:
+        small, large = stow([Wanted((0, 0, 0), (0.1, 0.1, 0.1)), Wanted((0, 0, 0), (0.3, 0.35, 0.3))], [TABLE])
+        assert large.position[:2] == (0.0, 0.0)
+        assert small.position[2] < 0.1
+        assert apart(small, large)
+
     def test_what_is_larger_than_the_table_lies_in_its_middle(self) -> None:
         (placed,) = stow([Wanted((0.2, 0.1, 0), (0.9, 0.1, 0.1))], [TABLE])
         assert placed.position[:2] == (0.0, 0.1)
