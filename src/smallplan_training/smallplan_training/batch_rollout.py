@@ -34,7 +34,7 @@ from smallplan_training.rollout import (
     SearchSteps,
     search_episode,
 )
-from smallplan_training.simulators.house.env import NO_LIMIT, HouseSearchEnv
+from smallplan_training.simulators.factory import HOUSE, make_env
 from smallplan_training.simulators.search_env import SearchEnv
 from smallplan_training.teachers.teacher import Teacher
 
@@ -73,9 +73,9 @@ class Search:
     rewards: RewardConfig = RL_SFT
 
 
-def training_env(failure_rate: float = 0.0) -> HouseSearchEnv:
+def training_env(failure_rate: float = 0.0, simulator: str = HOUSE) -> SearchEnv:
     """The environment that training searches in: it tells the Voronoi graph, which the reward needs."""
-    return HouseSearchEnv(max_steps=NO_LIMIT, failure_rate=failure_rate, voronoi=True)
+    return make_env(simulator, failure_rate=failure_rate, voronoi=True)
 
 
 class BatchRollouts:

@@ -18,6 +18,7 @@ from typing import Any
 from smallplan_planner.resources import resource
 from smallplan_training.errors import UserError
 from smallplan_training.figures import check_writable
+from smallplan_training.simulators.factory import SIMULATORS
 from smallplan_training.train_strategies import STRATEGIES, WHY_NOT_RL_ALONE
 
 FILE_TYPES = ("Q8_0", "F32", "F16", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0")
@@ -30,11 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", metavar="FOLDER|NAME", help="the base model: a Hugging Face folder or name")
     parser.add_argument("--strategy", choices=tuple(STRATEGIES), help=_strategies())
     parser.add_argument("--samples", nargs="+", metavar="FILE.jsonl", help="of stage 1, from `smallplan collect`")
+    parser.add_argument(
+        "--simulator", choices=SIMULATORS, help="of stage 2: the embedded one, or iGibson (default: that of the config)"
+    )
+    parser.add_argument("--scenes", nargs="+", metavar="SPLIT|PATH", help="of stage 2, and no generated houses")
     parser.add_argument("--iterations", type=int, help="of stage 2")
     parser.add_argument("--minutes", type=float, help="of stage 2, summed over resumptions")
     parser.add_argument("--seed", type=int, help="of everything that is drawn")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="any other setting")
-    parser.add_argument("--export", type=Path, metavar="FILE.gguf", help="export the merged model as GGUF at the end")
+    parser.add_argument(
+        "--export", type=Path, metavar="FILE.gguf", help="export the merged model as GGUF at the end, unchecked"
+    )
     parser.add_argument(
         "--file-type", choices=FILE_TYPES, default=FILE_TYPES[0], help="of the exported file (default: %(default)s)"
     )
@@ -76,14 +83,9 @@ def run(args: argparse.Namespace) -> int:
     finally:
         training.log.close()
     if args.export is not None and training.is_main:
-        from smallplan_planner.prompt import PROMPT_VERSION
-        from smallplan_planner.slm_identity import PROMPT_VERSION_KEY
-        from smallplan_training import export
+        from smallplan_training.export_command import export_run
 
-        whole = args.folder / "merged.gguf"
-        export.convert(args.folder / "merged", whole, {PROMPT_VERSION_KEY: PROMPT_VERSION}, precision="auto")
-        export.quantise(whole, args.export, args.file_type)
-        whole.unlink()
+        export_run(args.folder, args.export, args.file_type)
     if training.is_main:
         print(f"{args.folder / 'merged'}: the trained model; {args.folder / 'adapter'}: its adapter alone")
     return 0
@@ -95,6 +97,9 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
         "base": args.base,
         "strategy": args.strategy,
         "seed": args.seed,
+        "tasks.simulator": args.simulator,
+        "tasks.scenes": args.scenes,
+        "tasks.generated": 0.0 if args.scenes else None,
         "few_shot.samples": args.samples,
         "rollouts.iterations": args.iterations,
         "rollouts.minutes": args.minutes,

@@ -18,6 +18,7 @@ from smallplan_training.errors import UserError
 from smallplan_training.model_recipes import QUANTISATIONS
 from smallplan_training.ppo import PpoConfig
 from smallplan_training.rewards import RewardConfig
+from smallplan_training.simulators.factory import HOUSE, SIMULATORS
 from smallplan_training.train_strategies import STRATEGIES
 
 _T = TypeVar("_T")
@@ -82,6 +83,7 @@ class FewShotConfig:
 class TaskConfig:
     """Which searches stage 2 runs."""
 
+    simulator: str = HOUSE
     scenes: tuple[str, ...] = ("train",)
     generated: float = 0.5  # share of the houses that are generated, each from a seed that no split has
     episodes_per_house: int = 4  # in a row, since a house takes longer to make than an episode
@@ -91,6 +93,7 @@ class TaskConfig:
     max_retries: int = 5  # while the robot has not moved
 
     def __post_init__(self) -> None:
+        _expect(self.simulator in SIMULATORS, f"simulator is {self.simulator!r}; expected {' or '.join(SIMULATORS)}")
         _expect(0 <= self.generated <= 1, f"generated is {self.generated}; expected a share, 0 to 1")
         _expect(0 <= self.saver <= 1, f"saver is {self.saver}; expected a share, 0 to 1")
         _expect(0 <= self.failure_rate < 1, f"failure_rate is {self.failure_rate}; expected within [0, 1)")
@@ -218,6 +221,10 @@ class TrainConfig:
             f"distill.variations is {self.distill.variations} with the teacher {self.teacher.name!r}; variations are "
             "answered by the expert: set it to 0, or teacher.name to expert",
         )
+
+    def prompt_tokens(self, recipe_tokens: int) -> int:
+        """Of the longest prompts: what `max_tokens` (or those of the base's recipe) leave beside the longest answer."""
+        return max(1, (self.max_tokens or recipe_tokens) - self.rollouts.max_tokens)
 
     @property
     def reinforces(self) -> bool:

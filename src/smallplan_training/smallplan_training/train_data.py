@@ -14,8 +14,8 @@ from smallplan_training.chat import Chat
 from smallplan_training.errors import UserError
 from smallplan_training.nano.situations import varied_samples
 from smallplan_training.samples import Sample, read_samples
-from smallplan_training.scenes import resolve_scenes
 from smallplan_training.sft import tokenise
+from smallplan_training.simulators.factory import resolve_scenes
 from smallplan_training.token_batches import SampleSet, concatenate
 from smallplan_training.train_config import TrainConfig
 
@@ -27,9 +27,9 @@ def check_data(config: TrainConfig) -> None:
     if not config.reinforces:
         return
     if config.tasks.generated < 1:
-        resolve_scenes(config.tasks.scenes)
+        resolve_scenes(config.tasks.simulator, config.tasks.scenes)
     if config.validation.every:
-        resolve_scenes(config.validation.scenes)
+        resolve_scenes(config.tasks.simulator, config.validation.scenes)
     for name in config.distill.replay if config.distills else ():
         replay_files(Path(name))
 

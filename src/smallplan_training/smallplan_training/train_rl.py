@@ -18,8 +18,8 @@ from smallplan_training.errors import UserError
 from smallplan_training.probe import score_suites
 from smallplan_training.rewards import mean_components
 from smallplan_training.samples import Sample
-from smallplan_training.scenes import resolve_scenes
 from smallplan_training.sft import tokenise
+from smallplan_training.simulators.factory import resolve_scenes
 from smallplan_training.token_batches import SampleSet, concatenate
 from smallplan_training.train_data import draw, replay_samples, taught_samples
 from smallplan_training.train_ppo import reinforce
@@ -35,7 +35,7 @@ def improve(run: Run) -> None:
     config, progress = run.config, run.progress
     source = TaskSource(config.tasks, config.seed)
     if config.validation.every:
-        resolve_scenes(config.validation.scenes)  # what is not there is said now
+        resolve_scenes(config.tasks.simulator, config.validation.scenes)  # what is not there is said now
     rollouts = make_rollouts(config, run.lm)
     replay = replay_samples(config.distill.replay, run.lm.chat, run.max_tokens) if config.distills else None
     bar = tqdm(desc="stage 2", unit="iteration", initial=progress.step, total=config.rollouts.iterations,
@@ -97,7 +97,7 @@ def _shared_out(run: Run, trajectories: list[Trajectory]) -> list[Trajectory]:
 def validate(run: Run, rollouts: Rollouts) -> dict[str, float]:
     """Greedy searches in houses that nothing is trained on, shared out among the processes, and minimal pairs."""
     config = run.config.validation
-    tasks = list(scene_tasks(config.scenes, config.episodes, config.seed))
+    tasks = list(scene_tasks(config.scenes, config.episodes, config.seed, simulator=run.config.tasks.simulator))
     mine = tasks[run.rank :: run.processes]
     figures = means(gather_object(outcomes(rollouts.greedy(mine))))
     if config.pairs:

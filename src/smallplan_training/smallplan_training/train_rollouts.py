@@ -22,7 +22,7 @@ from smallplan_training.batch_rollout import BatchRollouts, Search, Trajectory, 
 from smallplan_training.policy_factory import check_model, load_model
 from smallplan_training.rewards import RewardConfig
 from smallplan_training.scenes import default_model
-from smallplan_training.simulators.house.env import NO_LIMIT, HouseSearchEnv
+from smallplan_training.simulators.factory import HOUSE, make_env
 from smallplan_training.teachers.openai import DEFAULT_URL, OpenAIConfig, OpenAITeacher, Usage
 from smallplan_training.teachers.teacher import ExpertAdapter, GgufTeacher, Teacher, TeacherAnswer, answer_fault
 from smallplan_training.train_config import TeacherConfig, TrainConfig
@@ -39,18 +39,18 @@ class Rollouts:
         self._config, self._lm = config, lm
         own = config.rollouts
         make = partial(BatchGenerator, lm.model, lm.chat, max_tokens=own.max_tokens, batch=own.batch,
-                       use_cache=own.cache, prompt_tokens=prompt_tokens(config, lm))  # fmt: skip
+                       use_cache=own.cache, prompt_tokens=config.prompt_tokens(lm.recipe.max_tokens))  # fmt: skip
         self._teacher = make_teacher(config.teacher) if config.distills else None
         self._sampling = BatchRollouts(
             make(temperature=own.temperature, value_head=lm.value_head),
             teacher=UsableAnswers(self._teacher) if self._teacher is not None else None,
-            in_flight=own.in_flight,
-            make_env=partial(training_env, config.tasks.failure_rate),
+            in_flight=_at_once(config),
+            make_env=partial(training_env, config.tasks.failure_rate, config.tasks.simulator),
             teacher_threads=_OPENAI_THREADS if config.teacher.name == "openai" else 0,
         )
         self._likeliest = make(temperature=0.0)
         self._greedy = BatchRollouts(
-            self._likeliest, in_flight=own.in_flight, make_env=partial(HouseSearchEnv, max_steps=NO_LIMIT)
+            self._likeliest, in_flight=_at_once(config), make_env=partial(make_env, config.tasks.simulator)
         )
 
     def sample(self, tasks: Sequence[Task], seed: int, first: int = 0) -> list[Trajectory]:
@@ -92,6 +92,12 @@ class Rollouts:
         return [Search(task.episode, limits(mode=task.mode)) for task in tasks]
 
 
+def _at_once(config: TrainConfig) -> int:
+    """Searches under way in this process. Each of them in iGibson has a worker, which keeps a core busy."""
+    wanted = config.rollouts.in_flight
+    return wanted if config.tasks.simulator == HOUSE else min(wanted, os.cpu_count() or 1)
+
+
 class UsableAnswers:
     """A teacher whose answers that can't be parsed or executed are '': nobody should learn them."""
 
@@ -109,11 +115,6 @@ class UsableAnswers:
     def answer(self, situation: Situation) -> TeacherAnswer:
         made = self._teacher.answer(situation)
         return replace(made, text="") if answer_fault(made.text, situation) else made
-
-
-def prompt_tokens(config: TrainConfig, lm: LanguageModel) -> int:
-    """Tokens of the longest prompts of a run: what a sample's `max_tokens` leave beside the longest answer."""
-    return max(1, (config.max_tokens or lm.recipe.max_tokens) - config.rollouts.max_tokens)
 
 
 def make_teacher(config: TeacherConfig) -> Teacher:

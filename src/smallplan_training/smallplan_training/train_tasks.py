@@ -13,7 +13,8 @@ from pathlib import Path
 
 from smallplan_training.errors import UserError
 from smallplan_training.evaluate import episode_seed
-from smallplan_training.scenes import load_house, resolve_scenes
+from smallplan_training.simulators.factory import HOUSE, resolve_scenes
+from smallplan_training.simulators.factory import load_scene as load_scene_of
 from smallplan_training.simulators.house.episodes import Episode, NoEpisode, draw_episode
 from smallplan_training.simulators.house.generator import generate_house
 from smallplan_training.simulators.house.house import House
@@ -40,7 +41,7 @@ class TaskSource:
 
     def __init__(self, config: TaskConfig, seed: int) -> None:
         self._config, self._seed = config, seed
-        self._scenes = tuple(resolve_scenes(config.scenes)) if config.generated < 1 else ()
+        self._scenes = tuple(resolve_scenes(config.simulator, config.scenes)) if config.generated < 1 else ()
 
     def task(self, number: int) -> Task:
         """Task `number`, from 0; the same one for the same configuration and seed."""
@@ -59,13 +60,16 @@ class TaskSource:
         rng = random.Random(f"house/{self._seed}/{block}/{attempt}")
         if rng.random() < self._config.generated:
             return _generate(FIRST_HOUSE_SEED + rng.randrange(1_000_000_000))
-        return load_scene(rng.choice(self._scenes))
+        return load_scene(rng.choice(self._scenes), self._config.simulator)
 
 
-def scene_tasks(scenes: tuple[str, ...], episodes: int, seed: int, mode: str = "normal") -> Iterator[Task]:
+def scene_tasks(
+    scenes: tuple[str, ...], episodes: int, seed: int, mode: str = "normal", simulator: str = HOUSE
+) -> Iterator[Task]:
     """The episodes that `smallplan evaluate` draws in these scenes with this seed."""
-    for number, (path, index) in enumerate((path, n) for path in resolve_scenes(scenes) for n in range(episodes)):
-        house, raster = load_scene(path)
+    paths = resolve_scenes(simulator, scenes)
+    for number, (path, index) in enumerate((path, n) for path in paths for n in range(episodes)):
+        house, raster = load_scene(path, simulator)
         try:
             episode = draw_episode(house, episode_seed(house.name, index, seed), raster)
         except NoEpisode as error:
@@ -74,9 +78,9 @@ def scene_tasks(scenes: tuple[str, ...], episodes: int, seed: int, mode: str = "
 
 
 @lru_cache(maxsize=_KEPT_HOUSES)
-def load_scene(path: Path) -> tuple[House, HouseRaster]:
-    """A house file and its raster."""
-    house = load_house(path)
+def load_scene(path: Path, simulator: str = HOUSE) -> tuple[House, HouseRaster]:
+    """A scene as a house, and its raster."""
+    house = load_scene_of(simulator, path)
     return house, rasterise(house)
 
 

@@ -156,9 +156,19 @@ class Perception:
         """Which door of the house this is; None when the key is no door's."""
         return self._door_of_key.get(key)
 
+    def thing_index(self, key: str) -> int | None:
+        """Which thing of the house this is, furniture first, then objects; None when the key is none's."""
+        return self._thing_of_key.get(key)
+
+    def key_of(self, thing: int | None, door: int | None) -> str | None:
+        """The key of a thing or a door of the house; None when it has not been recognised."""
+        if thing is not None:
+            return self._key_of_thing.get(thing)
+        return next((key for key, index in self._door_of_key.items() if index == door), None)
+
     def furniture_index(self, key: str) -> int | None:
         """Which furniture of the house this is; None when the key is none's."""
-        thing = self._thing_of_key.get(key)
+        thing = self.thing_index(key)
         return thing if thing is not None and thing < len(self._house.furniture) else None
 
     def to_cell(self, x: float, y: float) -> Cell:
