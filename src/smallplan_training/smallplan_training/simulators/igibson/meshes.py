@@ -61,6 +61,9 @@ def obj_text(blocks: Sequence[Block], material: str = "") -> str:
     return "\n".join(lines) + "\n"
 
 
+_BUILDING = {"walls": (0.82, 0.8, 0.75), "floors": (0.6, 0.47, 0.33), "door": (0.5, 0.33, 0.2)}
+
+
 def mtl_text(material: str, kind: str) -> str:
     """A material library with one plain colour, the same for the same kind of thing."""
     red, green, blue = colour_of(kind)
@@ -69,6 +72,8 @@ def mtl_text(material: str, kind: str) -> str:
 
 def colour_of(kind: str) -> tuple[float, float, float]:
     """Red, green and blue (0..1) of a kind of thing: muted, apart from those of most other kinds."""
+    if kind in _BUILDING:
+        return _BUILDING[kind]
     seed = zlib.crc32(kind.encode())
     return colorsys.hsv_to_rgb((seed % 360) / 360, 0.25 + (seed >> 9) % 40 / 100, 0.55 + (seed >> 17) % 40 / 100)
 

@@ -21,6 +21,7 @@ NOTHING = 65535
 """The instance id of pixels that show nothing."""
 _ID_SCALE = 1024  # iGibson's MAX_INSTANCE_COUNT: ids are colours in steps of 1 / 1024
 _NEAR = 0.05  # m
+_SKY = (0.86, 0.9, 0.94)  # RGB where nothing is: there are no ceilings
 
 
 class Camera:
@@ -62,7 +63,7 @@ class Camera:
         if len(renderer.instances) >= _ID_SCALE:
             raise RequestError(f"{len(renderer.instances)} instances; iGibson tells at most {_ID_SCALE} apart")
         self._scene.simulator.sync(force_sync=True)
-        modes = ("3d", "ins_seg", "rgb") if picture else ("3d", "ins_seg")
+        modes = ("3d", "ins_seg", "rgb", "normal") if picture else ("3d", "ins_seg")
         position = np.asarray(self._robot.camera_position(), dtype=float)
         depths, ids, cameras, pictures = [], [], [], []
         for yaw in yaws:
@@ -77,7 +78,7 @@ class Camera:
             ids.append(numbers)
             cameras.append(camera)
             if picture:
-                pictures.append((np.clip(buffers[2][..., :3], 0, 1) * 255).astype(np.uint8))
+                pictures.append(_picture(buffers[2][..., :3], buffers[3][..., :3], camera, nothing))
         arrays = {
             "depth": np.stack(depths),
             "ids": np.stack(ids),
@@ -96,6 +97,14 @@ class Camera:
             for number, thing in found
             if thing is not None
         }
+
+
+def _picture(colours: np.ndarray, normals: np.ndarray, camera: np.ndarray, nothing: np.ndarray) -> np.ndarray:
+    """(H, W, 3) RGB for people. Without PBR the renderer draws all upright faces equally bright, and corners vanish."""
+    across = np.abs((normals * 2 - 1) @ (camera[0, :3] * (1, -1, -1)))  # how far a face looks along the scene's x
+    shaded = np.clip(colours * (1.15 + 0.3 * across[..., None]), 0, 1)
+    shaded[nothing] = _SKY
+    return (shaded * 255).astype(np.uint8)
 
 
 def _camera_matrix(position: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
