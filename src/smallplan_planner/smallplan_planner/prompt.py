@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from smallplan_planner.actions import Action, ActionKind, ActionRules
-from smallplan_planner.names import NameBook, find_matches, sanitise
+from smallplan_planner.names import NameBook, find_matches, matches_target, sanitise, without_counter
 from smallplan_planner.priors import Priors
 from smallplan_planner.scene_graph import OpenState, SceneGraph, SceneObject, distance_key
 
@@ -191,6 +191,12 @@ def known_places(priors: Priors, target: str) -> tuple[Hint, ...]:
         if place.furniture not in furniture:
             furniture.append(place.furniture)
     return tuple(Hint(room, tuple(furniture)) for room, furniture in by_room.items())
+
+
+def listed_matches(view: PromptView, target: str) -> tuple[tuple[str, str], ...]:
+    """(room, object) of what the prompt lists that is the target, whether it says so or not."""
+    things = ((room.name, obj.name) for room in view.rooms for obj in room.objects)
+    return tuple((room, name) for room, name in things if matches_target(without_counter(name), target))
 
 
 def _list_options(

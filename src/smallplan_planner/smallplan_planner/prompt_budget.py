@@ -28,7 +28,7 @@ from typing import Any
 
 from smallplan_planner.generation import PromptBudget, PromptReader, SlmError
 from smallplan_planner.grammar import Grammar
-from smallplan_planner.names import matches_target, without_counter
+from smallplan_planner.names import without_counter
 from smallplan_planner.priors import Priors
 from smallplan_planner.prompt import (
     DISTANCE_WORDS,
@@ -38,6 +38,7 @@ from smallplan_planner.prompt import (
     Option,
     PromptView,
     known_places,
+    listed_matches,
     render,
 )
 from smallplan_planner.room_prompt import MAX_WORDS, render_room
@@ -165,10 +166,8 @@ def _always(view: PromptView) -> set[_Part]:
 
 def _matches(view: PromptView) -> list[str]:
     """Names of what is the target, nearest first where the view says so."""
-    if view.matches is not None:
-        return [name for _, name in view.matches]
-    names = [obj.name for room in view.rooms for obj in room.objects]
-    return [name for name in names if name == view.target or matches_target(without_counter(name), view.target)]
+    matches = listed_matches(view, view.target) if view.matches is None else view.matches
+    return [name for _, name in matches]
 
 
 def _by_relevance(view: PromptView, priors: Priors) -> list[_Part]:

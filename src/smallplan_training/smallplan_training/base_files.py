@@ -86,6 +86,14 @@ def write_folder(folder: Path) -> Iterator[Path]:
     replace_folder(folder, new)
 
 
+def save_model(model: Any, base: Path, tokenizer: Any, folder: Path) -> None:
+    """Write a model of transformers as a folder, whole or not at all: its weights, the tokenizer's files of `base`,
+    and `tokenizer`'s chat template. Raises `UserError`."""
+    with write_folder(folder) as new:
+        model.save_pretrained(str(new))
+        copy_tokenizer(base, tokenizer, new)
+
+
 def copy_tokenizer(base: Path, tokenizer: Any, folder: Path) -> None:
     """The base's tokenizer files as they are (converters read more than transformers writes), and `tokenizer`'s
     chat template in the place of theirs."""

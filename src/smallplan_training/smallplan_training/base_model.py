@@ -32,7 +32,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from smallplan_training.base_files import copy_tokenizer, find_base, read_config, write_folder
+from smallplan_training.base_files import find_base, read_config, save_model, write_folder
 from smallplan_training.chat import Chat
 from smallplan_training.errors import UserError
 from smallplan_training.model_attention import use_fast_attention
@@ -209,9 +209,7 @@ class LanguageModel(nn.Module):
         merged = get_peft_model(base, self.model.peft_config["default"])
         state = get_peft_model_state_dict(self.model, save_embedding_layers=False)
         set_peft_model_state_dict(merged, {name: tensor.detach().cpu() for name, tensor in state.items()})
-        with write_folder(folder) as new:
-            merged.merge_and_unload().save_pretrained(str(new))
-            copy_tokenizer(self.folder, self.chat.tokenizer, new)
+        save_model(merged.merge_and_unload(), self.folder, self.chat.tokenizer, folder)
 
     def _base_facts(self) -> dict[str, Any]:
         config = self.model.get_base_model().config

@@ -1,4 +1,4 @@
-"""Export: Hugging Face folders, and LoRA adapters, to GGUF by llama.cpp's own converters; quantised, and checked.
+"""Export: Hugging Face folders, and LoRA adapters, to GGUF by llama.cpp's own converters; and quantised.
 
 The converter is not on PyPI by itself. It lies in the source archive of llama-cpp-python, from which
 `converter_dir` takes the one that fits the installed version, once (about 75 MB of download, 2 MB kept).
@@ -6,9 +6,7 @@ The converter is not on PyPI by itself. It lies in the source archive of llama-c
 
 from __future__ import annotations
 
-import ctypes
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -16,17 +14,14 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import llama_cpp
-import numpy as np
 
 from smallplan_planner.resources import user_cache
+from smallplan_planner.slm_log import capture_log, forget_errors, last_errors
 from smallplan_training.errors import UserError
 from smallplan_training.gguf_metadata import Value, read_metadata, set_metadata
-
-logger = logging.getLogger(__name__)
 
 _WANTED = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion/", "gguf-py/")
 _VENDOR = "vendor/llama.cpp/"
@@ -44,11 +39,6 @@ FILE_TYPES = {
 }
 ADAPTER_TYPES = ("F16", "F32", "Q8_0")
 """What `convert_adapter` can write."""
-
-
-@llama_cpp.llama_log_callback
-def _log(_level: int, text: bytes, _data: object) -> None:
-    logger.debug("%s", text.decode("utf-8", "replace").rstrip())
 
 
 def converter_dir() -> Path:
@@ -184,47 +174,10 @@ def quantise(source: Path, target: Path, file_type: str = "Q8_0") -> None:
     parameters.nthread = len(os.sched_getaffinity(0))
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.stem + ".part.gguf")
-    llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
+    capture_log()
+    forget_errors()
     status = llama_cpp.llama_model_quantize(str(source).encode(), str(part).encode(), parameters)
     if status != 0:
         part.unlink(missing_ok=True)
-        raise UserError(f"llama.cpp could not quantise {source} to {file_type}: status {status}")
+        raise UserError(f"llama.cpp could not quantise {source} to {file_type}: {last_errors()}")
     part.replace(target)
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far llama.cpp and transformers agree on some prompts."""
-
-    prompts: int
-    equal_tokens: int  # prompts with the same tokens
-    equal_choices: float  # share of positions with the same likeliest token
-    largest_difference: float  # of a logit
-
-
-def compare(checkpoint: Path, gguf: Path, prompts: Sequence[str]) -> Parity:
-    """Tokenise and evaluate `prompts` (special tokens read as such) with llama.cpp and with transformers."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    whole = llama_cpp.GGML_TYPE_F32
-    options = {"n_ctx": 4096, "n_threads": 1, "type_k": whole, "type_v": whole}
-    llama = llama_cpp.Llama(str(gguf), logits_all=True, verbose=False, **options)
-    equal_tokens, choices, largest = 0, [], 0.0
-    try:
-        for prompt in prompts:
-            theirs = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-            ours = llama.tokenize(prompt.encode(), add_bos=False, special=True)
-            equal_tokens += theirs == ours
-            llama.reset()
-            llama.eval(ours)
-            left = np.array(llama.scores[: len(ours)])
-            with torch.no_grad():
-                right = model(torch.tensor([ours])).logits[0].numpy()
-            choices.append(float((left.argmax(-1) == right.argmax(-1)).mean()))
-            largest = max(largest, float(np.abs(left - right).max()))
-    finally:
-        llama.close()
-    return Parity(len(prompts), equal_tokens, float(np.mean(choices)), largest)

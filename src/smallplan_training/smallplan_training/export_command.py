@@ -107,7 +107,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"that it was trained with (default: {PROMPT_VERSION} for what comes from `smallplan train`, else none)",
     )
-    names.add_argument("--prompt-tokens", type=int, metavar="N", help="of the longest prompts that it was trained with")
+    names.add_argument(
+        "--prompt-tokens",
+        type=int,
+        metavar="N",
+        help="of the longest prompts that it was trained with: longer ones are cut (default: the training run's)",
+    )
     checks = parser.add_argument_group("parity", "a file that is further from the model is refused")
     checks.add_argument("--prompts", type=int, default=8, help="whose logits are compared (default: %(default)s)")
     checks.add_argument("--graphs", type=int, default=50, help="whose commands are compared (default: %(default)s)")
@@ -132,26 +137,50 @@ def run(args: argparse.Namespace) -> int:
     check_writable(args.json)
     export.converter_dir()
     from smallplan_training.base_model import hide_progress
-    from smallplan_training.export_source import count_parameters, find_source
 
     hide_progress()
-    source = find_source(args.source, args.base, args.recipe)
-    if ADAPTER in kinds and not source.is_adapter:
+    job = _make_job(args)
+    if ADAPTER in kinds and not job.source.is_adapter:
         raise UserError(f"{args.source} is a whole model; --kind adapter expects an adapter folder")
-    parameters = count_parameters(source.weights)
-    job = _Job(args, source, _names(args, source, parameters), parameters)
     targets = job.targets(kinds)
     return job.run(targets)
+
+
+def export_run(folder: Path, path: Path, file_type: str) -> None:
+    """The merged model of a finished training run in `folder` as one file, with the metadata that the command writes.
+
+    It is compared with nothing. Raises `UserError`.
+    """
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    job = _make_job(parser.parse_args([str(folder / "adapter"), "--output", str(path.parent)]))
+    whole = folder / "merged.gguf"
+    try:
+        export.convert(folder / "merged", whole, job.metadata(), precision="auto")
+        export.quantise(whole, path, file_type)
+    finally:
+        whole.unlink(missing_ok=True)
+
+
+def _make_job(args: argparse.Namespace) -> _Job:
+    from smallplan_training.export_source import count_parameters, find_source
+
+    source = find_source(args.source, args.base, args.recipe)
+    parameters = count_parameters(source.weights)
+    return _Job(args, source, _names(args, source, parameters), parameters)
 
 
 class _Job:
     """One call of the command."""
 
     def __init__(self, args: argparse.Namespace, source: Source, names: Names, parameters: int) -> None:
+        from smallplan_training.export_source import find_licence
+
         self.args, self.source, self.names, self.parameters = args, source, names, parameters
         self.output: Path = args.output
         trained = source.is_adapter or source.strategy  # another model is a base, which was trained with none
         self.prompt_version: str = args.prompt_version or (PROMPT_VERSION if trained else "")
+        self.licence: str = args.licence or find_licence(source.weights)
         self.console = Console()
 
     def targets(self, kinds: Sequence[str]) -> list[Target]:
@@ -169,19 +198,16 @@ class _Job:
         return targets
 
     def run(self, targets: Sequence[Target]) -> int:
-        from smallplan_training.export_source import find_licence
-
-        licence = self.args.licence or find_licence(self.source.weights)
-        if not licence:
+        if not self.licence:
             self.console.print("No licence is known (no model card), so the files name none; give one with --licence")
         with _scratch(self.output) as scratch:
             self._check_space(targets)
-            made = self._make(targets, self._keys(licence), scratch)
+            made = self._make(targets, self.metadata(), scratch)
             refused = any(item["faults"] for item in made)
             if not refused:
                 for target in targets:
                     (scratch / target.path.name).replace(target.path)
-        write_figures(self.args.json, self._report(licence, made, refused))
+        write_figures(self.args.json, self._report(made, refused))
         self._print(made)
         return 1 if refused else 0
 
@@ -245,8 +271,8 @@ class _Job:
         given = {"agreement": self.args.min_agreement, "kl": self.args.max_kl, "actions": self.args.min_actions}
         return replace(LIMITS[file_type], **{name: value for name, value in given.items() if value is not None})
 
-    def _keys(self, licence: str) -> dict[str, Value]:
-        """The metadata of all files."""
+    def metadata(self) -> dict[str, Value]:
+        """Of all files."""
         keys: dict[str, Value] = {"general.name": self.names.title, **self.names.file.keys()}
         base = self.source.base_name
         if base:
@@ -255,12 +281,13 @@ class _Job:
             if organisation:
                 keys["general.base_model.0.organization"] = organisation
                 keys["general.base_model.0.repo_url"] = f"https://huggingface.co/{base}"
-        if licence:
-            keys["general.license"] = licence
+        if self.licence:
+            keys["general.license"] = self.licence
         if self.prompt_version:
             keys[PROMPT_VERSION_KEY] = self.prompt_version
-        if self.args.prompt_tokens is not None:
-            keys[PROMPT_TOKENS_KEY] = self.args.prompt_tokens
+        tokens = self.args.prompt_tokens or self.source.prompt_tokens
+        if tokens is not None:
+            keys[PROMPT_TOKENS_KEY] = tokens
         run = self.args.training_run or self.source.run
         keys |= {TRAINING_RUN_KEY: run} if run else {}
         return keys | ({STRATEGY_KEY: self.source.strategy} if self.source.strategy else {})
@@ -279,13 +306,13 @@ class _Job:
                 f"takes about {needed / 1e9:.1f} GB while it is under way; make room, or give another --output"
             )
 
-    def _report(self, licence: str, made: list[dict[str, Any]], refused: bool) -> dict[str, Any]:
+    def _report(self, made: list[dict[str, Any]], refused: bool) -> dict[str, Any]:
         return {
             "source": self.source.folder.name,
             "base": self.source.base_name,
             "name": self.names.title,
             "parameters": self.parameters,
-            "licence": licence,
+            "licence": self.licence,
             "prompt_version": self.prompt_version,
             "training_run": self.args.training_run or self.source.run,
             "converter": f"llama.cpp of llama-cpp-python {llama_cpp.__version__}",

@@ -18,7 +18,7 @@ import gguf
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 
-from smallplan_training.base_files import copy_tokenizer, find_base, read_config, write_folder
+from smallplan_training.base_files import copy_tokenizer, find_base, read_config, save_model, write_folder
 from smallplan_training.base_model import ADAPTER_BASE, ADAPTER_CONFIG, BaseOptions, Chat, load_language_model
 from smallplan_training.errors import UserError
 from smallplan_training.model_recipes import find_recipe, load_recipe
@@ -38,6 +38,7 @@ class Source:
     recipe: str = ""  # of the chat; '' = the one that fits
     run: str = ""  # name of the training run, '' = unknown
     strategy: str = ""
+    prompt_tokens: int | None = None  # of the run's longest prompts, None = unknown
 
     @property
     def weights(self) -> Path:
@@ -80,10 +81,12 @@ def find_source(given: str, base: str | None = None, recipe: str = "") -> Source
             f"{folder} is neither an adapter nor a model; expected a folder with {ADAPTER_CONFIG} or {_CONFIG}{hint}"
         )
     run = _run_of(folder) if folder.is_dir() else {}
-    settings = {
+    tokens = run.get("prompt_tokens")
+    settings: dict[str, Any] = {
         "recipe": recipe or str(run.get("recipe") or ""),
         "run": folder.resolve().parent.name if run else "",
         "strategy": str(run.get("strategy") or ""),
+        "prompt_tokens": tokens if isinstance(tokens, int) and tokens > 0 else None,
     }
     if not (folder / ADAPTER_CONFIG).is_file():
         if base is not None:
@@ -132,17 +135,14 @@ def prepare(source: Source, scratch: Path) -> Prepared:
     Raises `UserError` when the adapter does not fit its base, or something is missing.
     """
     if not source.is_adapter:
-        chat = _chat_of(source.folder, source.recipe)
+        chat = chat_of(source.folder, source.recipe)
         _link_model(source.folder, chat, scratch / "model")
         return Prepared(scratch / "model", scratch / "model", chat)
     options = BaseOptions(
         source.base, recipe=source.recipe, adapter=source.folder, device="cpu", dtype="float32", quantisation="none"
     )
     lm = load_language_model(options)
-    merged = lm.model.merge_and_unload()
-    with write_folder(scratch / "model") as new:
-        merged.save_pretrained(str(new))
-        copy_tokenizer(lm.folder, lm.chat.tokenizer, new)
+    save_model(lm.model.merge_and_unload(), lm.folder, lm.chat.tokenizer, scratch / "model")
     _link_model(lm.folder, lm.chat, scratch / "base")
     return Prepared(scratch / "model", scratch / "base", lm.chat)
 
@@ -156,7 +156,8 @@ def _link_model(model: Path, chat: Chat, folder: Path) -> None:
         copy_tokenizer(model, chat.tokenizer, new)
 
 
-def _chat_of(folder: Path, recipe: str) -> Chat:
+def chat_of(folder: Path, recipe: str = "") -> Chat:
+    """The chat of a model folder; `recipe` '': by the one that fits. Raises `UserError`."""
     config = read_config(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -135,17 +135,25 @@ class _Text:
 
 
 class Reference:
-    """A model in transformers: its logits on `prompts` real prompts with answers, its commands on all `views`.
+    """A model in transformers: its logits on `prompts` of the views with answers, its commands on the first `graphs`.
 
-    They are computed once, and the logits lie in `scratch`. Raises `UserError`.
+    None: on all of them. They are computed once, and the logits lie in `scratch`. Raises `UserError`.
     """
 
-    def __init__(self, folder: Path, chat: Chat, views: Sequence[PromptView], prompts: int, scratch: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        chat: Chat,
+        views: Sequence[PromptView],
+        prompts: int,
+        scratch: Path,
+        graphs: int | None = None,
+    ) -> None:
         teacher = ExpertTeacher(load_priors())
-        self._asked = [render(view) for view in views]
-        self._open = [open_commands(view) for view in views]
+        self._asked = [render(view) for view in views[:graphs]]
+        self._open = [open_commands(view) for view in views[:graphs]]
         spread = [round(i * (len(views) - 1) / max(1, prompts - 1)) for i in range(min(prompts, len(views)))]
-        self._texts = [_text(chat, self._asked[i], teacher.answer(views[i]).render()) for i in spread]
+        self._texts = [_text(chat, render(views[i]), teacher.answer(views[i]).render()) for i in spread]
         self._limits = AnswerLimits()
         self._scratch = scratch
         scratch.mkdir(parents=True, exist_ok=True)
@@ -200,7 +208,7 @@ class Reference:
             largest_difference=figures.largest_difference,
             graphs=len(equal),
             readable=sum(map(bool, self._written)),
-            equal_actions=100.0 * sum(equal) / len(equal),
+            equal_actions=100.0 * sum(equal) / len(equal) if equal else 100.0,
         )
 
     def _file(self, index: int) -> Path:

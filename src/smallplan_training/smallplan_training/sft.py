@@ -13,64 +13,32 @@ Batches that are accumulated give the same gradient as one large batch: the mean
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
+from smallplan_training import sample_tokens
 from smallplan_training.base_model import Scores
-from smallplan_training.chat import Chat
+from smallplan_training.sample_tokens import ChatEncoder, TokeniseStats
 from smallplan_training.samples import Sample
-from smallplan_training.token_batches import Batch, SampleSet, pack
+from smallplan_training.token_batches import Batch, SampleSet
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TokeniseStats:
-    """What became of the samples."""
-
-    kept: int
-    too_long: int  # longer than max_tokens, left out
-    tokens: int  # prompts and answers of the kept ones
-    answer_tokens: int
-    longest: int  # tokens of the longest sample, left out or not
-
-
-def tokenise(samples: Iterable[Sample], chat: Chat, max_tokens: int) -> tuple[SampleSet, TokeniseStats]:
-    """Samples as token ids. Those longer than `max_tokens` are left out, counted, and told in a warning."""
-    pairs, too_long, longest = [], 0, 0
-    for sample in samples:
-        pair = chat.encode_prompt(sample.messages), chat.encode_answer(sample.answer)
-        length = len(pair[0]) + len(pair[1])
-        longest = max(longest, length)
-        if length > max_tokens:
-            too_long += 1
-        else:
-            pairs.append(pair)
-    if too_long:
+def tokenise(samples: Iterable[Sample], chat: ChatEncoder, max_tokens: int) -> tuple[SampleSet, TokeniseStats]:
+    """As `sample_tokens.tokenise`; a warning tells of samples that are left out."""
+    data, stats = sample_tokens.tokenise(samples, chat, max_tokens)
+    if stats.too_long:
         logger.warning(
             "%d of %d samples are longer than %d tokens and are left out (the longest has %d)",
-            too_long,
-            too_long + len(pairs),
+            stats.too_long,
+            stats.too_long + stats.kept,
             max_tokens,
-            longest,
+            stats.longest,
         )
-    answers = sum(len(answer) for _, answer in pairs)
-    total = answers + sum(len(prompt) for prompt, _ in pairs)
-    return pack_pairs(pairs), TokeniseStats(len(pairs), too_long, total, answers, longest)
-
-
-def pack_pairs(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> SampleSet:
-    """Pairs of prompt and answer ids (the end token included) as a sample set. Raises ValueError for an empty one."""
-    for index, (prompt, answer) in enumerate(pairs):
-        if not len(prompt) or not len(answer):
-            raise ValueError(
-                f"pair {index}: {len(prompt)} prompt and {len(answer)} answer ids; expected at least one each"
-            )
-    ids = [np.asarray([*prompt, *answer], dtype=np.int32) for prompt, answer in pairs]
-    return pack(ids, [len(prompt) for prompt, _ in pairs])
+    return data, stats
 
 
 @dataclass(frozen=True)

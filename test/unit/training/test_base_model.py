@@ -16,10 +16,13 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from smallplan_planner.actions import ActionKind
+from smallplan_planner.prompt import ObjectView, PromptView, RoomView
 from smallplan_training import base_model, export
 from smallplan_training.base_model import BaseOptions, LanguageModel, load_language_model
 from smallplan_training.errors import UserError
-from smallplan_training.sft import pack_pairs
+from smallplan_training.parity import Reference
+from smallplan_training.sample_tokens import pack_pairs
 from smallplan_training.token_batches import Batch, make_batch
 from unit.training.tiny_models import (
     ANSWER,
@@ -200,8 +203,10 @@ def test_a_merged_model_runs_in_llama_cpp(family: str, tmp_path: Path) -> None:
     disturb(lm)
     lm.merge_and_save(tmp_path / "merged")
     export.convert(tmp_path / "merged", tmp_path / "model.gguf")
-    parity = export.compare(tmp_path / "merged", tmp_path / "model.gguf", [lm.chat.render(PROMPT) + ANSWER])
-    assert parity.equal_choices == 1.0
+    view = PromptView("mug", "normal", (ActionKind.DONE,), (RoomView("kitchen", (ObjectView("fridge", "closed"),)),))
+    reference = Reference(tmp_path / "merged", lm.chat, [view], 1, tmp_path / "logits", graphs=0)
+    parity = reference.compare(tmp_path / "model.gguf")
+    assert parity.agreement == 100.0 and parity.ties == 0
     assert parity.largest_difference < 0.05
     if family == "llama-3.2":  # the others are never made with such a tokenizer
         assert parity.equal_tokens == parity.prompts == 1

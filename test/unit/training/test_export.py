@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,15 @@ pytest.importorskip("transformers")
 import llama_cpp
 import torch
 
+from smallplan_planner.actions import ActionKind
+from smallplan_planner.prompt import ObjectView, PromptView, RoomView
 from smallplan_training import export
 from smallplan_training.errors import UserError
+from smallplan_training.export_source import chat_of
 from smallplan_training.nano.checkpoint_folder import save_folder
 from smallplan_training.nano.model import ModelConfig, NanoModel
 from smallplan_training.nano.tokenizer import NanoTokenizer, train_tokenizer
+from smallplan_training.parity import LIMITS, Reference
 
 PROMPT = (
     "<s><|system|>\nAnswer in three lines, Analysis: Reasoning: Command:<|end|>\n<|user|>\nTask: find the blue mug-2.\n"
@@ -41,10 +47,15 @@ def test_llama_cpp_computes_what_transformers_computes(converter: Path, checkpoi
     whole = tmp_path / "whole.gguf"
     keys = {"general.name": "Tiny", "general.license": "apache-2.0", "smallplan.prompt_version": "2"}
     export.convert(checkpoint, whole, keys)
-    parity = export.compare(checkpoint, whole, [PROMPT + ANSWER, "<s>émile (closed)", PROMPT])
+    kitchen = RoomView("kitchen", (ObjectView("fridge", "closed"), ObjectView("zorblick")), unexplored=True)
+    view = PromptView("blue mug-2", "normal", (ActionKind.DONE,), (kitchen,), robot_room="kitchen")
+    views = [view, replace(view, target="émile"), replace(view, rooms=())]
+    reference = Reference(checkpoint, chat_of(checkpoint, "smallplan-nano"), views, 3, tmp_path / "logits", graphs=0)
+    parity = reference.compare(whole)
     assert parity.equal_tokens == parity.prompts == 3
-    assert parity.equal_choices == 1.0
+    assert parity.faults(LIMITS["F32"]) == [] and parity.graphs == 0
     assert parity.largest_difference < 0.05
+    shutil.rmtree(tmp_path / "logits")
 
     small = tmp_path / "new" / "small.gguf"
     export.quantise(whole, small)

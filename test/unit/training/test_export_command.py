@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from smallplan_planner.slm import Slm, SlmError
 from smallplan_training import cli, parity
 from smallplan_training.base_model import BaseOptions, load_language_model
 from smallplan_training.errors import UserError
+from smallplan_training.export_command import export_run
 from smallplan_training.export_source import count_parameters, find_licence, find_source
 from smallplan_training.gguf_metadata import read_metadata
 from smallplan_training.nano.situations import shrink
@@ -59,7 +61,7 @@ def save_run(family: str, folder: Path) -> Path:
             if parameter.requires_grad:
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     lm.save_adapter(folder / "first" / "adapter")
-    run = {"strategy": "rl-sft", "base": str(base), "recipe": recipe}
+    run = {"strategy": "rl-sft", "base": str(base), "recipe": recipe, "prompt_tokens": 700}
     (folder / "first" / "config.json").write_text(json.dumps(run), encoding="utf-8")
     return folder / "first" / "adapter"
 
@@ -310,3 +312,21 @@ def test_damaged_weights_are_told(runs: dict[str, Path], tmp_path: Path) -> None
     (base / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"holds no \*\.safetensors"):
         count_parameters(base)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("converter")
+def test_a_training_run_exports_with_the_same_metadata(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = runs["llama-3.2"].parent
+    options = BaseOptions(str(run.parent / "Tiny-Chat"), adapter=run / "adapter", recipe="smallplan-nano")
+    load_language_model(replace(options, device="cpu", dtype="float32")).merge_and_save(run / "merged")
+    export_run(run, tmp_path / "mine.gguf", "F32")
+    keys = read_metadata(tmp_path / "mine.gguf")
+    assert keys["general.name"] == "Tiny Chat SmallPlan" and keys["general.license"] == "apache-2.0"
+    assert keys["smallplan.prompt_version"] == PROMPT_VERSION and keys["smallplan.strategy"] == "rl-sft"
+    assert keys["smallplan.training_run"] == "first"
+    assert keys["smallplan.prompt_tokens"] == 700, "as long as the run's prompts were, so that the robot cuts alike"
+    with Slm(tmp_path / "mine.gguf", n_ctx=4096, n_threads=1) as slm:
+        assert slm.prompt_budget().readable == 700
+    assert not (run / "merged.gguf").exists()
+    shutil.rmtree(run / "merged")

@@ -15,7 +15,7 @@ import torch
 from smallplan_training.base_model import BaseOptions, LanguageModel, load_language_model
 from smallplan_training.batch_generation import BatchGenerator
 from smallplan_training.ppo import PpoConfig, TurnBatch, assign_credit, ppo_loss
-from smallplan_training.sft import pack_pairs
+from smallplan_training.sample_tokens import pack_pairs
 from smallplan_training.token_batches import Batch, make_batch
 from unit.training.tiny_models import FAMILIES, OTHER_PROMPT, PROMPT, save_tiny
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from smallplan_training.base_model import BaseOptions, LanguageModel, load_language_model
+from smallplan_training.sample_tokens import pack_pairs
 from smallplan_training.samples import Sample
-from smallplan_training.sft import answer_tokens, pack_pairs, sft_loss, tokenise
+from smallplan_training.sft import answer_tokens, sft_loss, tokenise
 from smallplan_training.token_batches import BatchStream, make_batch, padding_share, plan_epoch
 from unit.training.tiny_models import (
     ANSWER,

@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -43,7 +44,6 @@ from smallplan_training.errors import UserError
 from smallplan_training.evaluate import EvaluateConfig, run_tasks
 from smallplan_training.evaluation_tables import report_all
 from smallplan_training.nano.checkpoint_folder import load_folder, save_folder
-from smallplan_training.nano.data import tokenise
 from smallplan_training.nano.model import ModelConfig, NanoModel
 from smallplan_training.nano.situations import (
     EPISODES_PER_HOUSE,
@@ -54,11 +54,13 @@ from smallplan_training.nano.situations import (
     varied_samples,
     write_views,
 )
-from smallplan_training.nano.tokenizer import NanoTokenizer, render_chat, train_tokenizer
+from smallplan_training.nano.tokenizer import NanoTokenizer, train_tokenizer
 from smallplan_training.nano.train import TrainConfig, Trainer
 from smallplan_training.policy_factory import PolicyOptions, make_policy
+from smallplan_training.sample_tokens import tokenise
 from smallplan_training.scenes import resolve_scenes
 from smallplan_training.teachers.expert import ExpertPolicy
+from smallplan_training.teachers.imagined import imagine
 from smallplan_training.teachers.room_samples import room_samples
 from smallplan_training.teachers.teacher import ExpertAdapter
 from smallplan_training.teachers.variations import made_up_word
@@ -276,12 +278,23 @@ class Recipe:
             return
         whole = folder / "model-f32.gguf"
         export.convert(weights, whole, METADATA)
-        samples = islice(imagined_samples(load_priors(), self.config.seed + 1), PARITY_PROMPTS)
-        parity = export.compare(weights, whole, [render_chat(s.messages) + s.answer for s in samples])
-        if parity.equal_tokens < parity.prompts or parity.equal_choices < 0.99:
-            raise UserError(f"{whole}: llama.cpp and transformers disagree: {parity}; the model is not exported")
-        (folder / "parity.json").write_text(json.dumps(asdict(parity)), encoding="utf-8")
+        self._check(weights, whole)
         export.quantise(whole, folder / DEFAULT_MODEL)
+
+    def _check(self, weights: Path, whole: Path) -> None:
+        """Compare a GGUF file with the weights that it was made of, and note how near it is beside it."""
+        from smallplan_training.export_source import chat_of  # here, as above
+        from smallplan_training.parity import LIMITS, Reference
+
+        rng, priors = random.Random(self.config.seed + 1), load_priors()
+        views = [imagine(priors, rng) for _ in range(PARITY_PROMPTS)]
+        with tempfile.TemporaryDirectory(dir=whole.parent) as scratch:
+            reference = Reference(weights, chat_of(weights, "smallplan-nano"), views, len(views), Path(scratch), 0)
+            parity = reference.compare(whole)
+        faults = parity.faults(replace(LIMITS["F32"], agreement=99.0))
+        if faults:
+            raise UserError(f"{whole} is not what llama.cpp should make of {weights}: {'; '.join(faults)}")
+        (whole.parent / "parity.json").write_text(json.dumps(asdict(parity)), encoding="utf-8")
 
     def score(self, folder: Path) -> dict[str, Any]:
         """Figures of a folder's model on the val houses, beside the expert's on the same episodes."""
@@ -366,7 +379,7 @@ def _make_shard(task: _Shard) -> None:
         samples = imagined_samples(priors, seed) if imagined else room_samples(priors, seed)
         parts: list[SampleSet] = []
         while sum(map(len, parts)) < SHARD:
-            parts.append(tokenise(islice(samples, SHARD // 4), tokenizer, task.phase.max_tokens))
+            parts.append(tokenise(islice(samples, SHARD // 4), tokenizer, task.phase.max_tokens)[0])
         concatenate(parts).save(task.path)
         return
     if not task.views.is_file():
@@ -375,7 +388,7 @@ def _make_shard(task: _Shard) -> None:
         mode = "saver" if task.number % SAVER_EVERY == 0 else "normal"
         write_views(meet_situations(disturbed, houses, SearchConfig(mode=mode)), task.views)
     varied = varied_samples(read_views(task.views), task.phase.variations, priors, seed)
-    tokenise(varied, tokenizer, task.phase.max_tokens).save(task.path)
+    tokenise(varied, tokenizer, task.phase.max_tokens)[0].save(task.path)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,10 +12,10 @@ from enum import Enum
 from smallplan_planner.actions import ActionKind
 from smallplan_planner.names import MAX_NAME_LENGTH, matches_target, normalise, sanitise, without_counter
 from smallplan_planner.priors import FurniturePrior, Priors
-from smallplan_planner.prompt import DISTANCE_WORDS, ObjectView, Option, PromptView, RoomView
+from smallplan_planner.prompt import DISTANCE_WORDS, ObjectView, Option, PromptView, RoomView, listed_matches
 from smallplan_planner.synonyms import canonical, words_for
 from smallplan_training.nano.situations import shrink
-from smallplan_training.teachers.expert import listed_matches, option_command
+from smallplan_training.teachers.expert import option_command
 from smallplan_training.teachers.imagined import imagine
 from smallplan_training.teachers.variations import made_up_word, rename, retarget
 

@@ -14,7 +14,7 @@ from functools import partial
 from smallplan_planner.actions import ActionKind, ParseError
 from smallplan_planner.names import MAX_NAME_LENGTH, UNCERTAIN_ROOM, matches_target, without_counter
 from smallplan_planner.priors import Priors
-from smallplan_planner.prompt import LAST_ACTIONS, Hint, ObjectView, Option, PastAction, PromptView
+from smallplan_planner.prompt import LAST_ACTIONS, Hint, ObjectView, Option, PastAction, PromptView, listed_matches
 from smallplan_planner.room_prompt import parse_room, render_room
 from smallplan_planner.synonyms import words_for
 from smallplan_training.probes.pairs import Pair, Question, ask, listed_commands, listed_options
@@ -36,7 +36,7 @@ from smallplan_training.probes.scenery import (
     unseen_word,
     without_options,
 )
-from smallplan_training.teachers.expert import ExpertTeacher, listed_matches, option_command
+from smallplan_training.teachers.expert import ExpertTeacher, option_command
 from smallplan_training.teachers.variations import random_target, retarget
 
 Maker = Callable[[Priors, random.Random], "Pair | None"]

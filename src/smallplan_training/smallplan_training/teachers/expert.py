@@ -12,10 +12,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 from smallplan_planner.actions import ActionKind
-from smallplan_planner.names import matches_target, without_counter
+from smallplan_planner.names import without_counter
 from smallplan_planner.policies import RuleClassifier
 from smallplan_planner.priors import Place, Priors, load_priors
-from smallplan_planner.prompt import MAX_HINTS, Option, PromptView, known_places
+from smallplan_planner.prompt import MAX_HINTS, Option, PromptView, known_places, listed_matches
 from smallplan_planner.response import Response
 from smallplan_planner.search import Answer, Situation
 
@@ -237,12 +237,6 @@ def option_command(kind: ActionKind, option: Option) -> str:
 def _leads_on(door: Option, view: PromptView) -> bool:
     """Whether a closed door leads to a room not yet known: one between two known rooms is listed under both."""
     return sum(other.name == door.name for other in view.doors) == 1
-
-
-def listed_matches(view: PromptView, target: str) -> tuple[tuple[str, str], ...]:
-    """(room, object) of what the prompt lists that is the target, whether it says so or not."""
-    things = ((room.name, obj.name) for room in view.rooms for obj in room.objects)
-    return tuple((room, name) for room, name in things if matches_target(without_counter(name), target))
 
 
 def _same_twice(view: PromptView) -> bool:

@@ -25,9 +25,9 @@ from smallplan_planner.prompt import (
     PromptView,
     RoomView,
     known_places,
+    listed_matches,
 )
 from smallplan_planner.synonyms import canonical, words_for
-from smallplan_training.teachers.expert import listed_matches
 
 _ARGUMENTS = re.compile(r"\(([^()]*)\)")
 _ONSETS = (

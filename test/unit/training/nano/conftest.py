@@ -7,10 +7,10 @@ from itertools import islice
 import pytest
 
 from smallplan_planner.priors import load_priors
-from smallplan_training.nano.data import tokenise
 from smallplan_training.nano.model import ModelConfig
 from smallplan_training.nano.situations import imagined_samples
 from smallplan_training.nano.tokenizer import NanoTokenizer, train_tokenizer
+from smallplan_training.sample_tokens import tokenise
 from smallplan_training.samples import Sample
 from smallplan_training.token_batches import SampleSet
 
@@ -34,7 +34,7 @@ def tokenizer(samples: list[Sample]) -> NanoTokenizer:
 
 @pytest.fixture(scope="session")
 def sample_set(samples: list[Sample], tokenizer: NanoTokenizer) -> SampleSet:
-    return tokenise(samples, tokenizer, 1000)
+    return tokenise(samples, tokenizer, 1000)[0]
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from smallplan_training.nano.data import tokenise
 from smallplan_training.nano.tokenizer import NanoTokenizer
+from smallplan_training.sample_tokens import tokenise
 from smallplan_training.samples import Sample
 from smallplan_training.token_batches import (
     BatchStream,
@@ -38,9 +38,11 @@ def test_a_prompt_weight_scores_the_prompt_a_little(sample_set: SampleSet, token
 
 
 def test_long_samples_are_left_out(samples: list[Sample], tokenizer: NanoTokenizer) -> None:
-    short = tokenise(samples, tokenizer, 200)
+    short, stats = tokenise(samples, tokenizer, 200)
     assert 0 < len(short) < len(samples)
-    assert short.lengths.max() <= 200
+    assert short.lengths.max() <= 200 < stats.longest
+    assert (stats.kept, stats.too_long) == (len(short), len(samples) - len(short))
+    assert short.ids.dtype == np.uint16, "a vocabulary this small takes two bytes a token"
 
 
 def test_an_epoch_has_every_sample_once_within_the_tokens(sample_set: SampleSet) -> None:

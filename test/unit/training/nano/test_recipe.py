@@ -14,6 +14,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+import torch
+
 from smallplan_planner.actions import ActionKind
 from smallplan_planner.names import UNCERTAIN_ROOM
 from smallplan_planner.policies import GreedyPolicy
@@ -22,8 +24,10 @@ from smallplan_planner.prompt import PromptView, render
 from smallplan_planner.resources import DEFAULT_MODEL, resource
 from smallplan_planner.response import parse_response
 from smallplan_planner.search import SearchConfig
+from smallplan_training import export
 from smallplan_training.errors import UserError
-from smallplan_training.nano.model import ModelConfig
+from smallplan_training.nano.checkpoint_folder import save_folder
+from smallplan_training.nano.model import ModelConfig, NanoModel
 from smallplan_training.nano.recipe import (
     SAVER_EVERY,
     STAGED,
@@ -164,6 +168,27 @@ def finished(folder: Path, spl: float) -> Recipe:
     report = {"policies": [{"policy": "slm", "spl": spl}, {"policy": "expert", "spl": 80.0}]}
     (made / "scores.json").write_text(json.dumps(report), encoding="utf-8")
     return recipe
+
+
+@pytest.mark.slow
+def test_weights_are_exported_only_as_what_llama_cpp_reads_alike(
+    converter: Path, tiny: ModelConfig, tokenizer: NanoTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "other"):
+        model = NanoModel(replace(tiny, vocab_size=len(tokenizer)))
+        with torch.no_grad():
+            model.embedding.weight.mul_(8.0)  # so that some tokens are clearly likelier
+        save_folder(model, tokenizer, tmp_path / name)
+    recipe = Recipe(RecipeConfig((PhaseConfig("a"),)), tmp_path, 1)
+    recipe.export(tmp_path / "good", tmp_path / "one")
+    assert (tmp_path / "good" / DEFAULT_MODEL).is_file()
+    parity = json.loads((tmp_path / "good" / "parity.json").read_text(encoding="utf-8"))
+    assert parity["equal_tokens"] == parity["prompts"] > 1 and parity["agreement"] > 99
+    convert = export.convert
+    monkeypatch.setattr(export, "convert", lambda _, path, keys: convert(tmp_path / "other", path, keys))
+    with pytest.raises(UserError, match=r"is not what llama\.cpp should make of .*one: "):
+        recipe.export(tmp_path / "bad", tmp_path / "one")
+    assert not (tmp_path / "bad" / DEFAULT_MODEL).exists()
 
 
 def test_a_model_is_replaced_only_by_a_better_one(tmp_path: Path) -> None:

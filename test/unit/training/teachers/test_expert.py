@@ -9,11 +9,20 @@ import pytest
 
 from smallplan_planner.actions import ActionKind, Outcome
 from smallplan_planner.priors import load_priors
-from smallplan_planner.prompt import Hint, ObjectView, Option, PastAction, PromptView, RoomView, known_places
+from smallplan_planner.prompt import (
+    Hint,
+    ObjectView,
+    Option,
+    PastAction,
+    PromptView,
+    RoomView,
+    known_places,
+    listed_matches,
+)
 from smallplan_planner.response import parse_response
 from smallplan_planner.scene_graph import Pose, Room, SceneGraph, SceneObject
 from smallplan_planner.search import SearchConfig, SearchEpisode
-from smallplan_training.teachers.expert import ExpertPolicy, ExpertTeacher, listed_matches, option_command
+from smallplan_training.teachers.expert import ExpertPolicy, ExpertTeacher, option_command
 from smallplan_training.teachers.imagined import KINDS, imagine
 from smallplan_training.teachers.variations import mislead, random_target, refuse, remove, rename, retarget
 

@@ -13,9 +13,8 @@ from fixtures.graphs import PRIORS as SMALL_PRIORS
 from fixtures.graphs import house
 from smallplan_planner.names import MAX_NAME_LENGTH, matches_target, normalise
 from smallplan_planner.priors import load_priors
-from smallplan_planner.prompt import LAST_ACTIONS, PromptView, known_places
+from smallplan_planner.prompt import LAST_ACTIONS, PromptView, known_places, listed_matches
 from smallplan_planner.search import Answer, SearchConfig, SearchEpisode
-from smallplan_training.teachers.expert import listed_matches
 from smallplan_training.teachers.imagined import imagine
 from smallplan_training.teachers.variations import (
     from_record,
