@@ -7,6 +7,7 @@ An `Action` speaks of ids; a command is the same in the words of a `NameBook`, a
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -94,23 +95,32 @@ class ActionRules:
 
 def valid_actions(graph: SceneGraph, rules: ActionRules) -> list[Action]:
     """Every action whose preconditions hold, in the graph's order, `done()` last."""
-    actions: list[Action] = []
+    return [*_actions_on_graph(graph, rules), DONE]
+
+
+def only_done(graph: SceneGraph, rules: ActionRules) -> bool:
+    """Whether `done()` is the only action whose preconditions hold."""
+    return next(_actions_on_graph(graph, rules), None) is None
+
+
+def _actions_on_graph(graph: SceneGraph, rules: ActionRules) -> Iterator[Action]:
+    """The valid actions but for `done()`."""
     for room in graph.rooms:
         frontier = next_frontier(graph, room.id, rules)
         if frontier is not None:
-            actions.append(Action(ActionKind.EXPLORE, room.id, frontier.id))
-    kinds = [ActionKind.NAVIGATE]
-    kinds += [ActionKind.GO_TO_AND_OPEN] if rules.allow_open else []
-    kinds += [ActionKind.CLOSE] if rules.allow_close else []
-    places = [(door.id, room_id) for door in graph.doors for room_id in door.rooms]
-    places += [(obj.id, obj.room) for obj in graph.objects]
-    for kind in kinds:
+            yield Action(ActionKind.EXPLORE, room.id, frontier.id)
+    objects = [(obj.id, obj.room) for obj in graph.objects]
+    openable = [(door.id, room_id) for door in graph.doors for room_id in door.rooms] + objects
+    targets = {ActionKind.NAVIGATE: objects}
+    if rules.allow_open:
+        targets[ActionKind.GO_TO_AND_OPEN] = openable
+    if rules.allow_close:
+        targets[ActionKind.CLOSE] = openable
+    for kind, places in targets.items():
         for target_id, room_id in places:
             action = Action(kind, room_id, target_id)
             if refusal(action, graph, rules) is None:
-                actions.append(action)
-    actions.append(DONE)
-    return actions
+                yield action
 
 
 def next_frontier(graph: SceneGraph, room_id: str, rules: ActionRules) -> Frontier | None:

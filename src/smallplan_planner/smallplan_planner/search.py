@@ -31,6 +31,7 @@ from smallplan_planner.actions import (
     Outcome,
     OutcomeCode,
     format_command,
+    only_done,
     parse_command,
     valid_actions,
 )
@@ -251,7 +252,7 @@ class SearchEpisode:
             for target_id, block in self._blocked.items()
             if math.dist(block.position, position) < _MOVED and block.surroundings == _surroundings(graph, target_id)
         }
-        if self.result is None and valid_actions(graph, self._rules()) == [Action(ActionKind.DONE)]:
+        if self.result is None and only_done(graph, self._rules()):
             self._name_things()
             self.finish(*self._done())
 

@@ -141,5 +141,7 @@ class AnswerWriter:
 
 def _one_line(text: bytes | bytearray) -> str:
     """Printable text on one line: a model may write anything, and this goes to logs and terminals."""
-    shown = (c if c.isprintable() else " " for c in text.decode("utf-8", "replace"))
-    return " ".join("".join(shown).split())
+    shown = text.decode("utf-8", "replace")
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() else " " for c in shown)
+    return " ".join(shown.split())

@@ -62,7 +62,7 @@ logger = logging.getLogger(__name__)
 MAX_STEPS = 20  # of a search: then the next house, so that houses vary
 PARTS = ("options", "grammar", "startup", "llama-bench")
 """What may be left out; options take the longest."""
-_SHAPE_DECISIONS = 4  # a model of 3 B parameters takes up to its deadline for each
+_SHAPE_DECISIONS = 3  # a model of 3 B parameters takes up to its deadline for each
 
 
 @dataclass(frozen=True)
