@@ -53,6 +53,11 @@ class Categories:
             f"{', '.join(item.value for item in Kind)}, or in a copy that you give with --categories"
         )
 
+    def word_for(self, category: str) -> str:
+        """The word of the priors for a category, else the category in words."""
+        word = canonical(normalise(category))
+        return word if word in self.priors.furniture or word in self.priors.objects else category.replace("_", " ")
+
     def room_type(self, name: str) -> str:
         """Our word for iGibson's type of room."""
         return self.rooms.get(name, name.replace("_", " "))

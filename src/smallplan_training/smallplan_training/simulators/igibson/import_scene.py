@@ -3,8 +3,9 @@
     smallplan import-igibson ig_dataset/scenes/Rs_int --out Rs.json
 
 Rooms come from the map of rooms, walls lie between them, doors and passages where the maps and the door objects say;
-furniture and objects are the scene's, with the boxes around them. What opens stands in `config/igibson.yaml`, for a
-pack of our own in its models. Exterior doors are locked.
+furniture and objects are the scene's, with the boxes around them, and have our words for iGibson's categories where
+there are some. What opens stands in `config/igibson.yaml`, for a pack of our own in its models. Exterior doors are
+locked. A scene of the data set holds few small objects: like in a generated house each episode spawns more.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from smallplan_training.errors import UserError
 from smallplan_training.simulators.house.house import Furniture, House, HouseError, HouseObject, HouseRoom, Point2
+from smallplan_training.simulators.house.placement import ObjectPlacer
 from smallplan_training.simulators.igibson.categories import Categories, Kind, load_categories
 from smallplan_training.simulators.igibson.maps import PIXEL
 from smallplan_training.simulators.igibson.openings import find_doors
@@ -77,7 +80,7 @@ def import_scene(folder: Path, categories: Path | None = None) -> House:
     known = scene.names.get("items", {})
     kinds = {thing.name: _kind(scene, thing, table) for thing in scene.things}
     doors = [thing for thing in scene.things if kinds[thing.name] is Kind.DOOR]
-    furniture, objects = _contents(scene, kinds, cells, {value: room.id for value, room in rooms.items()})
+    furniture, objects = _contents(scene, kinds, cells, {value: room.id for value, room in rooms.items()}, table)
     house = House(
         name=scene.names.get("house", folder.resolve().name),
         rooms=tuple(rooms.values()),
@@ -93,8 +96,9 @@ def import_scene(folder: Path, categories: Path | None = None) -> House:
         furniture=tuple(furniture),
         objects=tuple(objects),
         labels=scene.names.get("labels", {}),
-        generated=scene.names.get("generated", False),
     )
+    spawns = scene.names.get("generated", bool(ObjectPlacer(house, table.priors).categories))
+    house = replace(house, generated=spawns)
     try:
         return House.from_json(house.to_json(), source=str(scene.urdf))
     except HouseError as error:
@@ -125,23 +129,27 @@ def _kind(scene: SceneFolder, thing: SceneThing, table: Categories) -> Kind:
 
 
 def _contents(
-    scene: SceneFolder, kinds: dict[str, Kind], cells: RoomCells, room_ids: dict[int, str]
+    scene: SceneFolder, kinds: dict[str, Kind], cells: RoomCells, room_ids: dict[int, str], table: Categories
 ) -> tuple[list[Furniture], list[HouseObject]]:
     furniture: list[Furniture] = []
     loose: list[SceneThing] = []
+    hanging: set[str] = set()
     for thing in scene.things:
         kind = kinds[thing.name]
         ours = thing.name in scene.names.get("items", {})
-        hangs = _bottom(thing) > HANGING
-        if kind is Kind.OBJECT or (kind is Kind.FURNITURE and hangs and not ours):
+        holds = ours or kind is Kind.CONTAINER or table.priors.is_surface(thing.category)
+        if kind is Kind.OBJECT:
             loose.append(thing)
+        elif kind is Kind.FURNITURE and not holds and _bottom(thing) > HANGING:
+            loose.append(thing)
+            hanging.add(thing.name)
         elif kind in (Kind.CONTAINER, Kind.FURNITURE):
             room = _room_near(thing, cells, room_ids)
             height = thing.position[2] + thing.size[2] / 2
             if room is None or height <= 0:
                 log.warning("left out %s: it stands in no room", thing.name)
                 continue
-            id_, category = _name(scene, thing)
+            id_, category = _name(scene, thing, table)
             furniture.append(
                 Furniture(
                     id=id_,
@@ -154,22 +162,28 @@ def _contents(
                     room=room,
                 )
             )
-    return furniture, _objects(scene, loose, furniture, cells, room_ids)
+    return furniture, _objects(scene, loose, hanging, furniture, cells, room_ids, table)
 
 
 def _objects(
     scene: SceneFolder,
     things: Sequence[SceneThing],
+    hanging: Container[str],
     furniture: Sequence[Furniture],
     cells: RoomCells,
     room_ids: dict[int, str],
+    table: Categories,
 ) -> list[HouseObject]:
-    """The objects in the scene's order; what lies on another object belongs where that one does."""
+    """The objects in the scene's order; what lies on another object belongs where that one does.
+
+    Args:
+        hanging: names of things that hang on a wall, whatever is below them.
+    """
     parents: dict[str, tuple[str, str]] = {}
     below: list[SceneThing] = []
     for thing in sorted(things, key=_bottom):
-        parent = _parent(thing, furniture)
-        if not parent[0]:
+        parent = ("", "") if thing.name in hanging else _parent(thing, furniture)
+        if not parent[0] and thing.name not in hanging:
             under = [other for other in below if parents[other.name][0] and _rests_on(thing, other)]
             parent = parents[under[-1].name] if under else parent
         parents[thing.name] = parent
@@ -179,17 +193,17 @@ def _objects(
         if _room_near(thing, cells, room_ids) is None:
             log.warning("left out %s: it lies in no room", thing.name)
             continue
-        id_, category = _name(scene, thing)
+        id_, category = _name(scene, thing, table)
         objects.append(HouseObject(id_, category, thing.position, thing.size, *parents[thing.name]))
     return objects
 
 
-def _name(scene: SceneFolder, thing: SceneThing) -> tuple[str, str]:
+def _name(scene: SceneFolder, thing: SceneThing, table: Categories) -> tuple[str, str]:
     """The id and the category that a thing has in the house."""
     known = scene.names.get("items", {}).get(thing.name)
     if known is not None:
         return known["id"], known["category"]
-    return thing.name, thing.category.replace("_", " ")
+    return thing.name, table.word_for(thing.category)
 
 
 def _room_near(thing: SceneThing, cells: RoomCells, room_ids: dict[int, str]) -> str | None:

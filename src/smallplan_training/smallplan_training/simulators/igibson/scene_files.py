@@ -115,7 +115,7 @@ def _check_version(data_set: Path) -> None:
 def _map(path: Path, shape: Sequence[int] | None = None) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("L"))
+            pixels = np.asarray(image if image.mode in ("L", "P") else image.convert("L"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; the scene is not complete: download the data set again") from error
     except OSError as error:

@@ -14,6 +14,7 @@ from PIL import Image
 from smallplan_planner.resources import resource
 from smallplan_training import cli
 from smallplan_training.errors import UserError
+from smallplan_training.simulators.house.episodes import draw_episode
 from smallplan_training.simulators.house.generator import generate_house
 from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.house.raster import rasterise
@@ -112,6 +113,8 @@ def scene(tmp_path: Path) -> Path:
         ("milk_1", "milk", "0.1 0.1 0.2", "-3.5 1.4 1.0", 0.0, ""),
         ("laptop_1", "laptop", "0.3 0.2 0.02", "2.1 0.1 0.72", 0.0, ""),
         ("picture_1", "picture", "0.6 0.05 0.5", "2.0 1.9 1.6", 0.0, ""),
+        ("sink_1", "sink", "0.5 0.4 0.2", "-2.0 1.6 0.8", 0.0, ""),
+        ("mirror_1", "mirror", "0.6 0.05 0.7", "2.0 0.0 1.1", 0.0, ""),
         ("window_1", "window", "1.0 0.1 1.0", "4.0 0.0 1.5", 0.0, ""),
     ]
     write_scene(folder, things)
@@ -153,14 +156,31 @@ class TestDataSet:
         house = import_scene(scene)
         assert {piece.id: (piece.category, piece.openable, piece.room) for piece in house.furniture} == {
             "fridge_1": ("fridge", True, "room-4"),
-            "table_1": ("breakfast table", False, "room-7"),
+            "table_1": ("dining table", False, "room-7"),
+            "sink_1": ("sink", False, "room-4"),
         }
         assert house.furniture_by_id["table_1"].yaw == pytest.approx(0.5)
         assert {item.id: (item.category, item.parent, item.relation) for item in house.objects} == {
             "milk_1": ("milk", "fridge_1", "in"),
             "laptop_1": ("laptop", "table_1", "on"),
             "picture_1": ("picture", "", ""),
+            "mirror_1": ("mirror", "", ""),  # it hangs, though it is over the table
         }
+
+    def test_episodes_spawn_objects_where_the_priors_know_the_furniture(self, scene: Path) -> None:
+        house = import_scene(scene)
+        assert house.generated
+        assert len(draw_episode(house, seed=1).house.objects) == 2 * len(house.objects)
+        write_scene(scene, [("piano_1", "piano", "1.5 0.6 1.0", "2 0 0.5", 0.0, "")])
+        assert not import_scene(scene).generated
+
+    def test_maps_with_a_palette_are_read_by_their_values(self, scene: Path) -> None:
+        path = scene / "layout" / "floor_insseg_0.png"
+        image = Image.open(path)
+        coloured = Image.frombytes("P", image.size, image.tobytes())
+        coloured.putpalette([255 - value // 3 for value in range(768)])
+        coloured.save(path)
+        assert [room.id for room in import_scene(scene).rooms] == ["room-4", "room-7"]
 
     def test_states_scales_and_things_that_lie_on_their_side(self, scene: Path) -> None:
         metadata = scene.parent.parent / "objects" / "stool" / "m1" / "misc"
