@@ -56,7 +56,7 @@ def find_environment(environ: Mapping[str, str] = os.environ) -> IgibsonEnvironm
     python = folder / "bin" / "python"
     installed = next(iter(sorted(folder.glob("lib/python3.*/site-packages/igibson-*.dist-info"))), None)
     if installed is None or not python.exists():
-        raise UserError(f"{folder} holds no iGibson: run `make igibson` (10 min the first time)")
+        raise UserError(f"{folder} holds no iGibson: run `make igibson`, or name one with SMALLPLAN_IGIBSON_VENV")
     version = re.fullmatch(r"igibson-(.+)\.dist-info", installed.name)
     return IgibsonEnvironment(python, version[1] if version else "?")
 
