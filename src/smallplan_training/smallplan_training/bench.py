@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from smallplan_planner.scene_graph import SceneGraph
 from smallplan_planner.search import SearchConfig, SearchEpisode
 from smallplan_training import bench_training
 from smallplan_training.bench_grammar import ROOMS, measure_grammar
-from smallplan_training.bench_llama import run_llama_bench
+from smallplan_training.bench_llama import LlamaBenchFigures, run_llama_bench
 from smallplan_training.bench_options import DEFAULTS, NO_REUSE, measure_options
 from smallplan_training.bench_process import in_own_process, resident_mb
 from smallplan_training.bench_searches import (
@@ -45,7 +46,7 @@ from smallplan_training.bench_searches import (
     has_messages,
     summarise,
 )
-from smallplan_training.bench_shapes import measure_named_shape
+from smallplan_training.bench_shapes import ShapeFigures, measure_named_shape
 from smallplan_training.bench_soak import DECISIONS, SITUATIONS, SoakTask, run_soak
 from smallplan_training.bench_startup import measure_startup
 from smallplan_training.bench_tables import report_table, soak_table
@@ -62,6 +63,7 @@ logger = logging.getLogger(__name__)
 MAX_STEPS = 20  # of a search: then the next house, so that houses vary
 PARTS = ("options", "grammar", "startup", "llama-bench")
 """What may be left out; options take the longest."""
+_Figures = float | LlamaBenchFigures | ShapeFigures
 _SHAPE_DECISIONS = 3  # a model of 3 B parameters takes up to its deadline for each
 
 
@@ -116,27 +118,29 @@ def run_bench(config: BenchConfig) -> dict[str, Any]:
         options = report["options"] = measure_options(config.model, threads, searches)
         report["reuse_speedup"] = round(options[NO_REUSE]["seconds"] / options[DEFAULTS]["seconds"], 3)
         report["planner_rss_mb"] = options[DEFAULTS]["peak_rss_mb"]
+    absent = report["absent"]
     if "startup" not in config.skip:
-        _measure(report, "startup_s", lambda: measure_startup(config.model))
+        _measure(report, "startup_s", absent, partial(measure_startup, config.model))
     if "llama-bench" not in config.skip:
         to_read = max(1, round(figures.prompt_tokens * (1 - figures.reused_tokens_fraction)))
         to_write = max(1, round(figures.generated_tokens))
-        _measure(report, "llama_bench", lambda: asdict(run_llama_bench(config.model, to_read, to_write, threads)))
-    report["shapes"] = {
-        name: asdict(
-            measure_named_shape(name, first_decisions(searches, _SHAPE_DECISIONS), config.model, config.n_threads)
-        )
-        for name in config.shapes
-    }
+        measure = partial(run_llama_bench, config.model, to_read, to_write, threads)
+        _measure(report, "llama_bench", absent, measure)
+    report["shapes"] = {}
+    some = first_decisions(searches, _SHAPE_DECISIONS)
+    for name in config.shapes:
+        measure_one = partial(measure_named_shape, name, some, config.model, config.n_threads)
+        _measure(report["shapes"], name, absent, measure_one)
     return report
 
 
-def _measure(report: dict[str, Any], key: str, measure: Callable[[], object]) -> None:
-    """A figure that needs what may not be there: without it, the reason stands in `absent`."""
+def _measure(into: dict[str, Any], key: str, absent: dict[str, str], measure: Callable[[], _Figures]) -> None:
+    """Figures that need what may not be there: without it, the reason stands in `absent`."""
     try:
-        report[key] = measure()
+        figures = measure()
+        into[key] = figures if isinstance(figures, float) else asdict(figures)
     except UserError as error:
-        report["absent"][key] = str(error)
+        absent[key] = str(error)
 
 
 def lead_searches(
