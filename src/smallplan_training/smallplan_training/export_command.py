@@ -273,6 +273,8 @@ class _Job:
 
     def metadata(self) -> dict[str, Value]:
         """Of all files."""
+        from smallplan_training.export_source import prompt_tokens
+
         keys: dict[str, Value] = {"general.name": self.names.title, **self.names.file.keys()}
         base = self.source.base_name
         if base:
@@ -285,7 +287,7 @@ class _Job:
             keys["general.license"] = self.licence
         if self.prompt_version:
             keys[PROMPT_VERSION_KEY] = self.prompt_version
-        tokens = self.args.prompt_tokens or self.source.prompt_tokens
+        tokens = self.args.prompt_tokens or prompt_tokens(self.source)
         if tokens is not None:
             keys[PROMPT_TOKENS_KEY] = tokens
         run = self.args.training_run or self.source.run

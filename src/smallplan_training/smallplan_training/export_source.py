@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from transformers import AutoTokenizer
 from smallplan_training.base_files import copy_tokenizer, find_base, read_config, save_model, write_folder
 from smallplan_training.base_model import ADAPTER_BASE, ADAPTER_CONFIG, BaseOptions, Chat, load_language_model
 from smallplan_training.errors import UserError
-from smallplan_training.model_recipes import find_recipe, load_recipe
+from smallplan_training.model_recipes import ModelRecipe, find_recipe, load_recipe
+from smallplan_training.train_config import TrainConfig, build
 
 _CONFIG = "config.json"
 _LINKED = ("*.safetensors", "*.safetensors.index.json", _CONFIG, "generation_config.json")
@@ -38,7 +40,7 @@ class Source:
     recipe: str = ""  # of the chat; '' = the one that fits
     run: str = ""  # name of the training run, '' = unknown
     strategy: str = ""
-    prompt_tokens: int | None = None  # of the run's longest prompts, None = unknown
+    config: Mapping[str, Any] = field(default_factory=dict)  # of the run; {} = unknown
 
     @property
     def weights(self) -> Path:
@@ -81,12 +83,11 @@ def find_source(given: str, base: str | None = None, recipe: str = "") -> Source
             f"{folder} is neither an adapter nor a model; expected a folder with {ADAPTER_CONFIG} or {_CONFIG}{hint}"
         )
     run = _run_of(folder) if folder.is_dir() else {}
-    tokens = run.get("prompt_tokens")
     settings: dict[str, Any] = {
         "recipe": recipe or str(run.get("recipe") or ""),
         "run": folder.resolve().parent.name if run else "",
         "strategy": str(run.get("strategy") or ""),
-        "prompt_tokens": tokens if isinstance(tokens, int) and tokens > 0 else None,
+        "config": run,
     }
     if not (folder / ADAPTER_CONFIG).is_file():
         if base is not None:
@@ -104,6 +105,16 @@ def find_source(given: str, base: str | None = None, recipe: str = "") -> Source
             raise UserError(f"{folder} names its base, but {error}; give it with --base") from error
     _check_architecture(source)
     return source
+
+
+def prompt_tokens(source: Source) -> int | None:
+    """Of the longest prompts of a source's training run; None when nothing tells. Raises `UserError`."""
+    try:
+        config = build(TrainConfig, source.config)
+    except ValueError:  # of no run, or of another version
+        return None
+    recipe = _recipe_of(source.weights, source.recipe, _tokenizer_of(source.weights))
+    return config.prompt_tokens(recipe.max_tokens)
 
 
 def count_parameters(folder: Path) -> int:
@@ -158,13 +169,21 @@ def _link_model(model: Path, chat: Chat, folder: Path) -> None:
 
 def chat_of(folder: Path, recipe: str = "") -> Chat:
     """The chat of a model folder; `recipe` '': by the one that fits. Raises `UserError`."""
-    config = read_config(folder)
+    tokenizer = _tokenizer_of(folder)
+    return Chat(tokenizer, _recipe_of(folder, recipe, tokenizer))
+
+
+def _recipe_of(folder: Path, name: str, tokenizer: Any) -> ModelRecipe:
+    if name:
+        return load_recipe(name)
+    return find_recipe(str(folder), read_config(folder).model_type, tokenizer.get_vocab())
+
+
+def _tokenizer_of(folder: Path) -> Any:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} has no tokenizer that transformers can load: {error}") from error
-    found = load_recipe(recipe) if recipe else find_recipe(str(folder), config.model_type, tokenizer.get_vocab())
-    return Chat(tokenizer, found)
 
 
 def _check_name(source: Source, trained_on: str) -> None:

@@ -99,7 +99,7 @@ class Run:
         log_bytes = self._resume()
         accelerator.wait_for_everyone()
         if self.is_main:
-            _write_config(folder, config, config.prompt_tokens(self.lm.recipe.max_tokens))
+            _write_config(folder, config)
         self.log = TrainLog(folder, silent=not self.is_main)
         self.log.cut(log_bytes)
         self._saved = time.monotonic()
@@ -196,13 +196,12 @@ def _check_config(folder: Path, before: dict[str, Any], config: TrainConfig) -> 
         )
 
 
-def _write_config(folder: Path, config: TrainConfig, prompt_tokens: int) -> None:
-    """For people, reports and exports, which tell how long prompts were; the checkpoint has its own."""
+def _write_config(folder: Path, config: TrainConfig) -> None:
+    """For people and reports; the checkpoint has its own."""
     path = folder / "config.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        facts = {**plain(config), "prompt_tokens": prompt_tokens}
-        path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(plain(config), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"can't write {path}: {error.strerror}; give another --folder") from error
 

@@ -61,7 +61,7 @@ def save_run(family: str, folder: Path) -> Path:
             if parameter.requires_grad:
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     lm.save_adapter(folder / "first" / "adapter")
-    run = {"strategy": "rl-sft", "base": str(base), "recipe": recipe, "prompt_tokens": 700}
+    run = {"strategy": "rl-sft", "base": str(base), "recipe": recipe, "rollouts": {"max_tokens": 324}}
     (folder / "first" / "config.json").write_text(json.dumps(run), encoding="utf-8")
     return folder / "first" / "adapter"
 
