@@ -7,14 +7,17 @@
 A recording has `policy`, `scene`, `seed`, `target`, `shortest_m`, `result`; `house`, the truth as drawn (rooms, walls,
 doors, furniture, where the target really is); `start`; `steps`, one for each decision: `system` and `user` (the
 prompt), `analysis`, `reasoning`, `command`, `outcome`, `text`, `robot` (x, y, yaw), `path` (driven by this step),
-`dist_m`, `low_level_steps`, `ms`; `seen`, a coarse grid of the first step before which each cell was known, as
+`dist_m`, `low_level_steps`, `ms`, and `picture` where the robot has a camera (what it showed before the decision, a
+JPEG as a data URL); `seen`, a coarse grid of the first step before which each cell was known, as
 run lengths; and `things`, the discovered scene graph: `kind`, `at`, and `spans` of (since step, name, state), in which
 the name None means that it is gone. Metres and radians, in the house's frame. It is meant for `smallplan report`.
 """
 
 from __future__ import annotations
 
+import base64
 import gzip
+import io
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -23,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from smallplan_planner.mapping.occupancy import UNKNOWN
 from smallplan_planner.names import matches_target
@@ -51,6 +55,7 @@ class EpisodeWatcher:
         self._env, self._policy = env, policy
         self._decisions = 0
         self._robots: list[list[float]] = []
+        self._pictures: list[str] = []
         self._first_known: NDArray[np.int16] | None = None
         self._things: dict[str, dict[str, Any]] = {}
 
@@ -59,6 +64,7 @@ class EpisodeWatcher:
         self._note_graph(situation)
         pose = situation.graph.robot_pose
         self._robots.append([*_place(pose.position, self._origin), round(pose.yaw, 2)])
+        self._pictures.append("" if self._env.picture is None else _data_url(self._env.picture))
         self._decisions += 1
         return self._policy.decide(situation)
 
@@ -142,6 +148,7 @@ class EpisodeWatcher:
         system, user = (message.content for message in render(decision.view))
         answer = decision.answer
         outcome, text = _outcome(decision)
+        picture = {"picture": self._pictures[number]} if self._pictures[number] else {}
         driven = [] if decision.info is None else [_place(point, self._origin) for point in decision.info["path"]]
         return {
             "system": system,
@@ -156,6 +163,7 @@ class EpisodeWatcher:
             "dist_m": round(decision.distance, 2),
             "low_level_steps": decision.low_level_steps,
             "ms": round(decision.latency * 1000, 1),
+            **picture,
         }
 
 
@@ -238,6 +246,13 @@ def _outcome(decision: DecisionRecord) -> tuple[str, str]:
         return "executed", decision.info["feedback"] if decision.info is not None else ""
     reason = decision.outcome.code.name.lower().replace("_", " ")
     return "failed", f"{reason}: {decision.outcome.message}" if decision.outcome.message else reason
+
+
+def _data_url(picture: NDArray[np.uint8]) -> str:
+    """RGB (H, W, 3) as a JPEG that a page can hold."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _extend(spans: list[list[Any]], since: int, name: str | None, state: str) -> None:

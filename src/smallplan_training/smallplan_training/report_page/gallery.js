@@ -220,6 +220,7 @@
     entries.push(["Decided in", `${decision.ms.toFixed(0)} ms`]);
     for (const [name, text] of entries) if (text) list.append(node("dt", {}, name), node("dd", {}, text));
     box.replaceChildren(node("h3", {}, `Step ${step + 1} of ${episode.steps.length}`), said, outcome, list);
+    if (decision.picture) box.append(node("img", { class: "picture", src: decision.picture, alt: "what the robot's camera showed before" }));
     if (step === episode.steps.length - 1) {
       const end = node("p");
       end.append(node("span", { class: `chip ${episode.result.success ? "executed" : "unparsable"}` }, episode.result.success ? "found" : "not found"), episode.result.message);

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smallplan_planner.actions import Action, ActionKind, ActionRules, Outcome, OutcomeCode, refusal
 from smallplan_planner.mapping.builder import SceneGraphBuilder
@@ -92,6 +93,11 @@ class HouseSearchEnv(SearchEnv):
         """The mapper of this episode."""
         self.episode  # noqa: B018
         return self._builder
+
+    @property
+    def picture(self) -> NDArray[np.uint8] | None:
+        """(H, W, 3) RGB: what the robot's camera has shown last; None, since this one has none."""
+        return None
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None

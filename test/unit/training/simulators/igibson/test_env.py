@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,13 @@ import networkx as nx
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from PIL import Image
 
 from smallplan_planner.actions import DONE, Action, ActionKind, ActionRules, Outcome, OutcomeCode, valid_actions
 from smallplan_planner.scene_graph import OpenState, Pose, SceneGraph
 from smallplan_planner.search import ResultCode, SearchConfig
+from smallplan_training.recording import EpisodeWatcher
+from smallplan_training.report import render_page
 from smallplan_training.rollout import run_episode
 from smallplan_training.simulators.house.env import HouseSearchEnv
 from smallplan_training.simulators.house.house import House
@@ -180,3 +185,17 @@ def test_a_reset_tries_another_worker_once(make: Make, tmp_path: Path) -> None:
     assert env.reset(seed=0, options=SPOON)[0].rooms
     with pytest.raises(EpisodeLost):
         make({"kind": "reset", "do": "die"}).reset(seed=0, options=SPOON)
+
+
+def test_a_recording_holds_what_the_camera_showed(make: Make) -> None:
+    env = make(max_steps=10**9)
+    env.reset(seed=0, options=SPOON)
+    watcher = EpisodeWatcher(env, ExpertPolicy())
+    record = run_episode(env, env.episode, watcher, SearchConfig())
+    recording = watcher.recording("expert", env.episode, record)
+    pictures = [step["picture"].partition(";base64,") for step in recording["steps"]]
+    assert len(pictures) == len(record.decisions) and {kind for kind, *_ in pictures} == {"data:image/jpeg"}
+    with Image.open(io.BytesIO(base64.b64decode(pictures[0][2]))) as image:
+        assert image.size == (160, 120)
+    assert pictures[0] != pictures[1]
+    assert pictures[0][2] in render_page("a title", [], [], [recording])
