@@ -27,6 +27,8 @@ TOLERANCE = 0.06
 """m: how far an outline may leave the cells."""
 SNAP = 0.12
 """m: parallel lines of outlines that are nearer than this become one."""
+CHAMFER = 0.3
+"""m: slanting sides that cut a right-angled corner and are no longer than this are ragged edges of the map."""
 NEARLY = math.tan(math.radians(12))
 """Slope up to which a line counts as parallel to an axis."""
 LEAST_AREA = 0.5
@@ -157,7 +159,13 @@ def _sides(points: Sequence[Point2]) -> list[_Edge]:
             sides.append(_Edge("y", (a[1] + b[1]) / 2, a, b))
         else:
             sides.append(_Edge("", 0.0, a, b))
-    return sides
+    around = zip([sides[-1], *sides[:-1]], sides, [*sides[1:], sides[0]])
+    return [side for before, side, after in around if not _cuts_corner(before, side, after)]
+
+
+def _cuts_corner(before: _Edge, side: _Edge, after: _Edge) -> bool:
+    """Whether a side only cuts off the corner between its neighbours."""
+    return not side.fixed and side.length <= CHAMFER and {before.fixed, after.fixed} == {"x", "y"}
 
 
 def _lines(rooms: Iterable[Sequence[_Edge]], fixed: str) -> list[float]:

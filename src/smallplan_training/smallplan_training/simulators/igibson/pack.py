@@ -41,7 +41,7 @@ from smallplan_training.simulators.igibson.urdf import (
 )
 
 DATA_SET_VERSION = "2.2.2"
-PACK_VERSION = 4
+PACK_VERSION = 5
 """Part of a pack's place in the cache: a new way of making packs does not find old ones."""
 NAMES_FORMAT = 1
 DOOR = "door"
@@ -82,13 +82,21 @@ def read_names(path: Path) -> dict[str, Any]:
 
 
 def cached_pack(house: House) -> Pack:
-    """The pack of this house, made when the user's cache does not have it yet."""
+    """The pack of this house, made when the user's cache does not have it yet.
+
+    Raises: UserError: the cache can't be written.
+    """
     text = json.dumps([PACK_VERSION, house.to_json()], sort_keys=True)
     folder = user_cache() / "igibson" / "packs" / hashlib.sha256(text.encode()).hexdigest()[:20]
     if folder.is_dir():
         return Pack.load(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".pack-", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".pack-", dir=folder.parent))
+    except OSError as error:
+        raise UserError(
+            f"{folder.parent}: can't be written: {error.strerror}; set XDG_CACHE_HOME to a folder for caches"
+        ) from error
     try:
         make_pack(house, temporary)
         temporary.rename(folder)

@@ -50,7 +50,6 @@ class SceneFolder:
     path: Path
     urdf: Path
     things: tuple[SceneThing, ...]
-    free: NDArray[np.bool_]  # neither walls nor furniture
     free_of_furniture: NDArray[np.bool_]  # no walls
     rooms: NDArray[np.uint8]  # 0 = no room
     room_types: dict[int, str]  # value in `rooms` -> iGibson's type
@@ -87,7 +86,6 @@ def read_scene(path: Path) -> SceneFolder:
         path=path,
         urdf=urdf,
         things=_things(urdf, data_set),
-        free=_map(layout / "floor_trav_0.png", rooms.shape) == 255,
         free_of_furniture=_map(layout / "floor_trav_no_obj_0.png", rooms.shape) == 255,
         rooms=rooms,
         room_types=_room_types(data_set / "metadata" / "room_categories.txt", layout, rooms, types),

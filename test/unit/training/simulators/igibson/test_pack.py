@@ -196,6 +196,14 @@ class TestMaking:
         assert len(calls) == 2
         assert len(list((tmp_path / "smallplan" / "igibson" / "packs").iterdir())) == 2
 
+    def test_a_cache_that_cannot_be_written_is_named(
+        self, small_house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        with pytest.raises(UserError, match="XDG_CACHE_HOME"):
+            cached_pack(small_house)
+
     def test_the_command_writes_a_pack_and_says_how_to_use_it(
         self, house_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
