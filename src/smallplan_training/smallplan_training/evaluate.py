@@ -133,7 +133,10 @@ def run_tasks(config: EvaluateConfig, on_done: Callable[[], None] = lambda: None
 def _map_tasks(config: EvaluateConfig, tasks: Sequence[Task]) -> Iterator[list[EpisodeRun]]:
     if config.workers == 1 and config.ray is None:
         runner = _Runner(config)
-        yield from map(runner.run, tasks)
+        try:
+            yield from map(runner.run, tasks)
+        finally:
+            runner.close()
         return
     backend, address = ("local", "") if config.ray is None else ("ray", config.ray)
     yield from map_tasks(partial(_run_in_worker, config), tasks, config.workers, backend, address)
@@ -149,6 +152,10 @@ class _Runner:
         self._policies = {
             entrant.name: make_policy(entrant.policy, entrant.options, loaded=loaded) for entrant in config.entrants
         }
+
+    def close(self) -> None:
+        """End what runs beside this process."""
+        self._env.close()
 
     def run(self, task: Task) -> list[EpisodeRun]:
         house, raster = _load(self._config.simulator, task.scene)

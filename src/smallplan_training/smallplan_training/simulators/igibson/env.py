@@ -61,6 +61,18 @@ class IGibsonSearchEnv(HouseSearchEnv):
         """(H, W, 3) RGB: what the robot's camera has shown last."""
         return self._camera_robot.picture
 
+    @property
+    def client(self) -> IGibsonClient:
+        """The way to the worker of this episode."""
+        assert self._client is not None, "no episode yet: call reset() first"
+        return self._client
+
+    @property
+    def scene(self) -> IGibsonScene:
+        """The scene of this episode."""
+        assert self._scene is not None, "no episode yet: call reset() first"
+        return self._scene
+
     def close(self) -> None:
         """End the worker. May be called again; `reset` starts another one."""
         if self._client is not None:
