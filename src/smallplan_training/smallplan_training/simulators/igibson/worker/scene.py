@@ -34,6 +34,7 @@ _SETTLED = 0.15  # m that an object may move while it settles; one that moves fa
 _MOVE_STEPS = 360  # 3 s to open or close something
 _MOVED = 0.03  # share of a joint's range that may remain
 _CLOSED = 0.05  # rad or m from its closed position
+_OVER = 0.1  # m over a drawer's rim that what lies in it may reach with its middle
 _FORCE = 60.0  # N or Nm with which joints are moved
 _SPEED = {p.JOINT_REVOLUTE: 1.0, p.JOINT_PRISMATIC: 0.4}  # rad/s, m/s
 _FRICTION = 10.0  # iGibson's own: what is open stays open
@@ -109,6 +110,7 @@ class SceneInPhysics:
             log.warning("%s was to be moved, and has no joint that moves", name)
             return 0.0
         thing.force_wakeup()
+        riders = [rider for _, body, joint, kind, *_ in moving for rider in self._riders(body, joint, kind)]
         for _, body, joint, kind, low, high in moving:
             p.setCollisionFilterPair(robot, body, -1, joint, 0 if opening else 1)
             goal = _open_position(low, high) if opening else 0.0
@@ -121,6 +123,9 @@ class SceneInPhysics:
                 break
         for _, body, joint, *_ in moving:
             p.setJointMotorControl2(body, joint, p.VELOCITY_CONTROL, targetVelocity=0.0, force=_FRICTION)
+        for rider, body, joint, place in riders:
+            rider.set_position_orientation(*p.multiplyTransforms(*_link_pose(body, joint), *place))
+            rider.set_velocities([([0, 0, 0], [0, 0, 0])])
         return self._share(moving, opening)
 
     def name_of(self, body: int) -> str:
@@ -148,6 +153,22 @@ class SceneInPhysics:
                 for other in fixed:
                     for link in range(-1, p.getNumJoints(other)) if other != body else ():
                         p.setCollisionFilterPair(body, other, leaf, link, 0)
+
+    def _riders(self, body: int, joint: int, kind: int) -> list[Any]:
+        """What lies in a drawer and is to lie there when it has moved: (object, body, joint, pose on the link)."""
+        if kind != p.JOINT_PRISMATIC:
+            return []
+        low, high = (np.array(corner) for corner in p.getAABB(body, joint))
+        inverse = p.invertTransform(*_link_pose(body, joint))
+        inside = [
+            thing
+            for thing in self._placed
+            for at in [thing.get_position()]
+            if (at[:2] > low[:2]).all() and (at[:2] < high[:2]).all() and low[2] < at[2] < high[2] + _OVER
+        ]
+        return [
+            (thing, body, joint, p.multiplyTransforms(*inverse, *thing.get_position_orientation())) for thing in inside
+        ]
 
     def _share(self, moving: Sequence[Sequence[Any]], opening: bool) -> float:
         """The least of the joints' shares."""
@@ -205,6 +226,11 @@ def _moving_joints(thing: Any) -> list[Any]:
             if info[2] in _SPEED and info[8] < info[9]:
                 found.append((info[1].decode(), body, joint, info[2], float(info[8]), float(info[9])))
     return found
+
+
+def _link_pose(body: int, link: int) -> tuple[Any, Any]:
+    position, orientation = p.getLinkState(body, link, computeForwardKinematics=True)[:2]
+    return position, orientation
 
 
 def _open_position(low: float, high: float) -> float:
