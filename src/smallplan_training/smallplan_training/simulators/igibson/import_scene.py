@@ -140,6 +140,8 @@ def _contents(
         holds = ours or kind is Kind.CONTAINER or table.priors.is_surface(thing.category)
         if kind is Kind.OBJECT:
             loose.append(thing)
+            if ours and thing.fixed:
+                hanging.add(thing.name)
         elif kind is Kind.FURNITURE and not holds and _bottom(thing) > HANGING:
             loose.append(thing)
             hanging.add(thing.name)

@@ -40,6 +40,7 @@ class SceneThing:
     position: Point
     yaw: float
     size: Point
+    fixed: bool  # it does not fall
     joints: dict[str, float] = field(default_factory=dict)  # rad or m, of joints that are not said to be at 0
 
 
@@ -185,7 +186,14 @@ def _thing(link: ET.Element, joint: ET.Element, data_set: Path) -> SceneThing:
     if not (np.isfinite(size).all() and (size > 0).all()):
         raise ValueError(f"its size is {size.tolist()}")
     return SceneThing(
-        name, category, model, (x, y, z), yaw, (float(size[0]), float(size[1]), float(size[2])), _joint_states(link)
+        name=name,
+        category=category,
+        model=model,
+        position=(x, y, z),
+        yaw=yaw,
+        size=(float(size[0]), float(size[1]), float(size[2])),
+        fixed=joint.get("type") == "fixed",
+        joints=_joint_states(link),
     )
 
 

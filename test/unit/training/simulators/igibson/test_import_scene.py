@@ -16,7 +16,7 @@ from smallplan_training import cli
 from smallplan_training.errors import UserError
 from smallplan_training.simulators.house.episodes import draw_episode
 from smallplan_training.simulators.house.generator import generate_house
-from smallplan_training.simulators.house.house import House
+from smallplan_training.simulators.house.house import House, HouseObject
 from smallplan_training.simulators.house.raster import rasterise
 from smallplan_training.simulators.igibson.import_scene import import_scene
 from smallplan_training.simulators.igibson.outlines import outlines, room_cells, walls_around
@@ -130,6 +130,16 @@ def write_scene(folder: Path, things: list[tuple[str, str, str, str, float, str]
         rows.append(f'<joint name="j_{name}" type="fixed">{origin}<child link="{name}"/></joint>')
     text = '<robot name="home"><link name="world"/>' + "".join(rows) + "</robot>"
     (folder / "urdf" / f"{folder.name}_best.urdf").write_text(text)
+
+
+def test_what_hangs_over_furniture_in_a_pack_is_not_on_it(tmp_path: Path) -> None:
+    house = generate_house(11, n_rooms=2, name="made")
+    low = min(house.furniture, key=lambda piece: piece.height)
+    picture = HouseObject("picture", "picture", (*low.position, low.height + 0.4), (0.3, 0.02, 0.6))
+    pack = make_pack(house.with_objects([picture]), tmp_path / "pack")
+    (back,) = import_scene(pack.folder / "scenes" / pack.scene).objects
+    assert (back.parent, back.relation) == ("", "")
+    assert back.position == pytest.approx(picture.position, abs=1e-3)
 
 
 class TestDataSet:
