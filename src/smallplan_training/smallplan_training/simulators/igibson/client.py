@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from smallplan_planner.resources import user_cache
 from smallplan_training.simulators.igibson.worker import protocol
-from smallplan_training.simulators.igibson.worker.protocol import Channel, Message, ProtocolError
+from smallplan_training.simulators.igibson.worker.protocol import Channel, ConnectionClosed, Message, ProtocolError
 from smallplan_training.simulators.search_env import EpisodeLost
 
 log = logging.getLogger(__name__)
@@ -125,6 +125,8 @@ class Worker:
             self._channel.send(Message(kind, fields or {}, arrays or {}), timeout)
             answer = self._channel.receive(timeout)
         except ProtocolError as error:
+            if isinstance(error, ConnectionClosed):  # its exit code comes a moment later
+                self._wait(_GRACE)
             raise self._died(f"while it was to {kind}: {error}") from error
         if answer.kind == "error":
             raise WorkerRefused(f"the worker can't {kind}: {answer.fields.get('message')} (its log: {self.log_file})")
@@ -133,8 +135,7 @@ class Worker:
     def close(self) -> None:
         """Hang up and wait until it has ended; it is killed if it doesn't. May be called again."""
         self._channel.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_GRACE)
+        self._wait(_GRACE)
         self._end()
 
     def _tell(self, address: str, secret: str) -> None:
@@ -163,6 +164,10 @@ class Worker:
         self._end()
         how = "was ended" if code is None else f"ended with code {code}"
         return WorkerDied(f"the worker {how} {when}. The end of its log {self.log_file}:\n  {_tail(self.log_file)}")
+
+    def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
 
     def _end(self) -> None:
         if self._process.poll() is None:

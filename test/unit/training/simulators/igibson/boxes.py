@@ -31,10 +31,11 @@ def command(house: House, folder: Path, fault: dict[str, Any] | None = None) -> 
     return WorkerCommand(Path(sys.executable), {**environ, "FAULT": json.dumps(fault or {})}, SCRIPT)
 
 
-def make_env(house: House, folder: Path, fault: dict[str, Any] | None = None, **arguments: Any) -> IGibsonSearchEnv:
+def make_client(house: House, folder: Path, fault: dict[str, Any] | None = None) -> IGibsonClient:
+    """The way to a worker that has this house, and perhaps a fault."""
+    return IGibsonClient(command(house, folder, fault), house.name, CAMERA)
+
+
+def make_env(house: House, client: IGibsonClient, **arguments: Any) -> IGibsonSearchEnv:
     """An environment that searches this house."""
-
-    def client(scene: IGibsonScene) -> IGibsonClient:
-        return IGibsonClient(command(house, folder, fault), scene.scene, CAMERA)
-
-    return IGibsonSearchEnv([house], find_scene=scene_of, make_client=client, **arguments)
+    return IGibsonSearchEnv([house], find_scene=scene_of, make_client=lambda _: client, **arguments)

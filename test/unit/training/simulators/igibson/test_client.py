@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ from smallplan_training.simulators.igibson.client import (
     WorkerRefused,
 )
 
-from .boxes import CAMERA, command
+from .boxes import CAMERA, command, make_client
 
 START = (1.0, 2.0, 0.0)
 MUG = {"name": "mug", "category": "mug", "position": [2.2, 3.4, 0.5], "size": [0.1] * 3, "yaw": 0.0, "fixed": False}
@@ -36,12 +35,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def client(house: House, folder: Path, fault: dict[str, Any] | None = None, scene: str = "") -> IGibsonClient:
-    return IGibsonClient(command(house, folder, fault), scene or house.name, CAMERA)
-
-
 def test_frames_of_a_worker(two_rooms: House, tmp_path: Path) -> None:
-    with client(two_rooms, tmp_path) as worker:
+    with make_client(two_rooms, tmp_path) as worker:
         assert worker.begin([MUG], START) == {"mug": (2.2, 3.4, 0.5)}
         assert worker.robot_radius == 0.25
         frames = worker.look([0.0, np.pi / 2], picture=True)
@@ -60,7 +55,7 @@ def test_frames_of_a_worker(two_rooms: House, tmp_path: Path) -> None:
 
 def test_a_worker_that_dies_is_told_with_its_log_and_started_anew(two_rooms: House, tmp_path: Path) -> None:
     once = tmp_path / "once"
-    with client(two_rooms, tmp_path, {"kind": "look", "do": "die", "once": str(once)}) as worker:
+    with make_client(two_rooms, tmp_path, {"kind": "look", "do": "die", "once": str(once)}) as worker:
         worker.begin([], START)
         with pytest.raises(WorkerDied, match=r"ended with code 7 while it was to look") as caught:
             worker.look([0.0])
@@ -80,8 +75,8 @@ def test_a_worker_that_hangs_is_killed(two_rooms: House, tmp_path: Path, monkeyp
 
 def test_what_a_worker_refuses_is_an_error_and_it_goes_on(two_rooms: House, tmp_path: Path) -> None:
     with pytest.raises(WorkerRefused, match="there is no scene 'Rs_int'"):
-        client(two_rooms, tmp_path, scene="Rs_int").start()
-    with client(two_rooms, tmp_path, {"kind": "turn", "do": "fail"}) as worker:
+        IGibsonClient(command(two_rooms, tmp_path), "Rs_int").start()
+    with make_client(two_rooms, tmp_path, {"kind": "turn", "do": "fail"}) as worker:
         worker.begin([], START)
         with pytest.raises(WorkerRefused, match=r"can't turn: ValueError: as it was told \(its log: "):
             worker.turn(1.0)
@@ -110,7 +105,7 @@ def test_a_worker_that_does_not_start(tmp_path: Path, script: str, error: str) -
 
 
 def test_a_worker_ends_with_its_adapter(two_rooms: House, tmp_path: Path) -> None:
-    worker = client(two_rooms, tmp_path)
+    worker = make_client(two_rooms, tmp_path)
     worker.start()
     assert worker._worker is not None
     process = worker._worker._process

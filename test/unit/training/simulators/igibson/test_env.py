@@ -22,11 +22,13 @@ from smallplan_training.report import render_page
 from smallplan_training.rollout import run_episode
 from smallplan_training.simulators.house.env import HouseSearchEnv
 from smallplan_training.simulators.house.house import House
+from smallplan_training.simulators.igibson.client import IGibsonClient
 from smallplan_training.simulators.igibson.env import IGibsonSearchEnv
 from smallplan_training.simulators.search_env import EpisodeLost
 from smallplan_training.teachers.expert import ExpertPolicy
 
-from .boxes import make_env
+from ..conftest import TWO_ROOMS
+from .boxes import make_client, make_env
 
 START = Pose(1.0, 2.0, 0.0)
 SPOON = {"start": START, "target": "spoon"}
@@ -34,19 +36,29 @@ SPOON = {"start": START, "target": "spoon"}
 Make = Callable[..., IGibsonSearchEnv]
 
 
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IGibsonClient]:
+    """The way to one worker that serves all tests that want one without a fault."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        with make_client(House.from_json(TWO_ROOMS), tmp_path_factory.mktemp("worker")) as client:
+            yield client
+
+
 @pytest.fixture
-def make(two_rooms: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Environments in the two rooms; they are closed in the end."""
+def make(two_rooms: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sound: IGibsonClient) -> Iterator[Make]:
+    """Environments in the two rooms; what has a fault is closed in the end."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    made: list[IGibsonSearchEnv] = []
+    made: list[IGibsonClient] = []
 
     def env(fault: dict[str, Any] | None = None, **arguments: Any) -> IGibsonSearchEnv:
-        made.append(make_env(two_rooms, tmp_path, fault, **arguments))
-        return made[-1]
+        if fault is not None:
+            made.append(make_client(two_rooms, tmp_path, fault))
+        return make_env(two_rooms, sound if fault is None else made[-1], **arguments)
 
     yield env
-    for one in made:
-        one.close()
+    for client in made:
+        client.close()
 
 
 def open_(graph: SceneGraph, label: str) -> Action:
