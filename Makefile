@@ -50,7 +50,7 @@ train: setup-training ## train a policy: ARGS="--base Qwen/Qwen2.5-3B-Instruct -
 soak: setup ## 5,000 decisions in one process: does memory grow, do they get slower? build/soak.json
 	@$(ENV) smallplan bench --soak --json build/soak.json $(ARGS)
 
-test: setup-test $(if $(filter 1,$(SMALLPLAN_IGIBSON)),igibson) ## lint, types, all tests; those of iGibson where it is set up, or with SMALLPLAN_IGIBSON=1
+test: setup-test $(if $(filter 1,$(SMALLPLAN_IGIBSON)),igibson) ## lint, types, all tests; SMALLPLAN_IGIBSON=1: sets iGibson up for those that need it
 	@$(MAKE) --no-print-directory lint typecheck
 	@$(ENV) python -m pytest $(wildcard test/unit test/ros test/e2e)
 
