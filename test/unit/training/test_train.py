@@ -242,7 +242,7 @@ def test_a_finished_run_is_not_trained_again_and_says_so(
     assert (folder / "log.jsonl").read_bytes() == before
     assert (merged / "mark").exists()  # it is not written again
     shutil.rmtree(merged)
-    assert train(config, folder) == 0
+    assert train(folder / "config.json", folder) == 0  # where the run wrote down its settings
     assert (merged / "model.safetensors").is_file()
 
 
