@@ -9,6 +9,7 @@ the same thing: the same object or door, or the frontier nearest to it. Compared
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +31,8 @@ from smallplan_training.simulators.factory import IGIBSON, load_scene, make_env,
 from smallplan_training.simulators.house.env import HouseSearchEnv
 from smallplan_training.simulators.house.episodes import Episode, draw_episode
 from smallplan_training.teachers.expert import ExpertPolicy
+
+log = logging.getLogger(__name__)
 
 NEAR = 1.5
 """m that the same frontier may be away in the other simulator."""
@@ -75,7 +78,11 @@ class _Follower:
             self.distances[0] += answer[4]["distance"]
             self.distances[1] += info["distance"]
         else:
-            self.outcomes.append((answer[4]["outcome"], Outcome(not answer[4]["outcome"].success)))
+            missing = Outcome(not answer[4]["outcome"].success, message="there it is not discovered")
+            self.outcomes.append((answer[4]["outcome"], missing))
+        one, other = self.outcomes[-1]
+        if one.success != other.success:
+            log.info("%s ended differently: %s, in iGibson %s", action, one, other)
         return answer
 
 
