@@ -55,7 +55,8 @@ from smallplan_training.figures import add_json_argument, check_writable, write_
 from smallplan_training.random_gguf import SHAPES
 from smallplan_training.room_accuracy import add_room_labels_argument
 from smallplan_training.scenes import default_model
-from smallplan_training.simulators.house.env import NO_LIMIT, HouseSearchEnv
+from smallplan_training.simulators.factory import HOUSE, IGIBSON, make_env
+from smallplan_training.simulators.house.env import HouseSearchEnv
 from smallplan_training.simulators.house.episodes import NoEpisode
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class BenchConfig:
     model: Path
     decisions: int = 100
     sim_steps: int = 200
+    igibson_steps: int = 0  # of iGibson; 0: it is not measured
     n_threads: int = 0
     seed: int = 0
     classify_rooms: str = SearchConfig.classify_rooms
@@ -90,6 +92,8 @@ class BenchConfig:
             raise UserError(
                 f"{self.decisions} decisions and {self.sim_steps} steps of the simulator; expected at least 1 of each"
             )
+        if self.igibson_steps < 0:
+            raise UserError(f"--igibson-steps is {self.igibson_steps}; expected at least 0 (0: none)")
 
 
 def run_bench(config: BenchConfig) -> dict[str, Any]:
@@ -110,6 +114,11 @@ def run_bench(config: BenchConfig) -> dict[str, Any]:
     figures = summarise(measured)
     report |= {"n_threads": threads, **asdict(figures), "includes_message_conversion": has_messages()}
     report["sim_steps_per_s"] = round(measure_simulator(config.sim_steps, config.seed), 1)
+    if config.igibson_steps:
+        measure = partial(measure_simulator, config.igibson_steps, config.seed, IGIBSON)
+        _measure(report, "igibson_steps_per_s", report["absent"], measure)
+        if "igibson_steps_per_s" in report:
+            report["times_igibson"] = round(report["sim_steps_per_s"] / report["igibson_steps_per_s"], 1)
     report["rss_mb"] = round(rss, 1)
     for one in grammar:
         report[f"grammar_share_{one.objects}_objects"] = one.share
@@ -174,11 +183,14 @@ def lead_searches(
     raise AssertionError("searches don't end")
 
 
-def measure_simulator(steps: int, seed: int) -> float:
-    """High-level steps per second of `HouseSearchEnv.step`, led by the greedy policy, whose time does not count."""
+def measure_simulator(steps: int, seed: int, simulator: str = HOUSE) -> float:
+    """High-level steps per second of a simulator, led by the greedy policy; that and the loading do not count.
+
+    Raises `UserError` where the simulator can't be run.
+    """
     policy: Policy = GreedyPolicy()
     done, seconds = 0, 0.0
-    for env, graph, search in _searches(seed):
+    for env, graph, search in _searches(seed, simulator=simulator):
         while search.result is None:
             search.observe(graph)
             action = search.choose(policy.decide(search.situation())) if search.result is None else None
@@ -190,13 +202,16 @@ def measure_simulator(steps: int, seed: int) -> float:
             search.report(info["outcome"])
             done += 1
             if done == steps:
+                env.close()
                 return done / seconds
     raise AssertionError("searches don't end")
 
 
-def _searches(seed: int, classify: str = "rule") -> Iterator[tuple[HouseSearchEnv, SceneGraph, SearchEpisode]]:
+def _searches(
+    seed: int, classify: str = "rule", simulator: str = HOUSE
+) -> Iterator[tuple[HouseSearchEnv, SceneGraph, SearchEpisode]]:
     """One search after the other, each in another generated house, its first observation made."""
-    env, priors = HouseSearchEnv(max_steps=NO_LIMIT), load_priors()
+    env, priors = make_env(simulator), load_priors()
     config = SearchConfig(max_steps=MAX_STEPS, classify_rooms=classify)
     while True:
         try:
@@ -234,6 +249,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=0, help="of llama.cpp (default: by the model's size)")
     parser.add_argument("--decisions", type=int, default=100, help="how many to measure (default: %(default)s)")
     parser.add_argument("--sim-steps", type=int, default=200, help="of the simulator (default: %(default)s)")
+    parser.add_argument(
+        "--igibson-steps",
+        type=int,
+        default=0,
+        metavar="N",
+        help="measure so many steps of iGibson, too (default: none)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the houses (default: %(default)s)")
     parser.add_argument(
         "--shape",
@@ -264,6 +286,7 @@ def run(args: argparse.Namespace) -> int:
         model=args.model or default_model(),
         decisions=args.decisions,
         sim_steps=args.sim_steps,
+        igibson_steps=args.igibson_steps,
         n_threads=args.threads,
         seed=args.seed,
         classify_rooms=args.room_labels,
