@@ -23,6 +23,7 @@ from smallplan_training.rollout import run_episode
 from smallplan_training.simulators.house.env import HouseSearchEnv
 from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.igibson.client import IGibsonClient
+from smallplan_training.simulators.igibson.comparison import compare
 from smallplan_training.simulators.igibson.env import IGibsonSearchEnv
 from smallplan_training.simulators.search_env import EpisodeLost
 from smallplan_training.teachers.expert import ExpertPolicy
@@ -211,3 +212,13 @@ def test_a_recording_holds_what_the_camera_showed(make: Make) -> None:
         assert image.size == (160, 120)
     assert pictures[0] != pictures[1]
     assert pictures[0][2] in render_page("a title", [], [], [recording])
+
+
+def test_both_simulators_are_led_through_the_same_search(make: Make, two_rooms: House) -> None:
+    env = make(max_steps=10**9)
+    env.reset(seed=0, options=SPOON)
+    agreement = compare(env.episode, HouseSearchEnv(max_steps=10**9), env, ExpertPolicy())
+    assert agreement.actions >= 2 and agreement.carried_out == 1.0
+    assert min(agreement.cells, agreement.rooms, agreement.objects, agreement.doors) > 0.9
+    assert 0 < agreement.igibson_m == pytest.approx(agreement.embedded_m, rel=0.1)
+    assert abs(agreement.path) < 0.1
