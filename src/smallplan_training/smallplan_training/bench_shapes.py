@@ -54,7 +54,7 @@ class ShapeFigures:
     file_mb: float
     rss_mb: float  # the most that a process had resident that loaded it and decided
     load_s: float
-    prompt_tps: float
+    prompt_tps: float  # 0, as the next: no answer came in time
     generation_tps: float
     n_ctx: int
     decisions: int  # under each of the two deadlines
@@ -95,23 +95,19 @@ def decide_in_time(task: ShapeTask) -> ShapeFigures:
             load = time.perf_counter() - begun
             usual = list(replay(slm, task.searches, task.deadline))
             decided = [decision for decision in usual if not decision.late]
-            if not decided:
-                raise UserError(
-                    f"{task.model.name}: no answer came within {task.deadline:g} s; this machine is too slow"
-                )
-            unread = max(one.generation.prompt_tokens - one.generation.reused_tokens for one in decided)
+            unread = max((one.generation.prompt_tokens - one.generation.reused_tokens for one in decided), default=0)
             needed = unread * slm.speeds.prompt.seconds + slm.speeds.command_seconds(_COMMAND)
-            short = round(_SLACK * needed, 2)
+            short = min(task.deadline, round(_SLACK * needed, 2))
             tight = list(replay(slm, task.searches, short))
     except SlmError as error:
         raise UserError(str(error)) from error
-    figures = summarise(decided)
+    figures = summarise(decided) if decided else None
     return ShapeFigures(
         file_mb=round(task.model.stat().st_size / 1e6, 1),
         rss_mb=round(peak_resident_mb(), 1),
         load_s=round(load, 2),
-        prompt_tps=figures.prompt_tps,
-        generation_tps=figures.generation_tps,
+        prompt_tps=figures.prompt_tps if figures is not None else 0.0,
+        generation_tps=figures.generation_tps if figures is not None else 0.0,
         n_ctx=task.n_ctx,
         decisions=len(usual),
         usual=_punctuality(usual, task.deadline),
