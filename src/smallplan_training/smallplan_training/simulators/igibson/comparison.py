@@ -34,8 +34,12 @@ from smallplan_training.teachers.expert import ExpertPolicy
 
 log = logging.getLogger(__name__)
 
-NEAR = 1.5
+NEAR = 3.0
 """m that the same frontier may be away in the other simulator."""
+
+
+_NOTHING = Action(ActionKind.EXPLORE)
+"""Refused without motion: what can't be done in both is done in neither, so that the actions stay the same."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +75,14 @@ class _Follower:
 
     def step(self, action: Action) -> tuple[SceneGraph, float, bool, bool, dict[str, Any]]:
         same = _translated(action, self._leader, self._other, self._graph)
-        answer = self._leader.step(action)
+        answer = self._leader.step(action if same is not None else _NOTHING)
         if same is not None:
             self._graph, *_, info = self._other.step(same)
             self.outcomes.append((answer[4]["outcome"], info["outcome"]))
             self.distances[0] += answer[4]["distance"]
             self.distances[1] += info["distance"]
         else:
-            missing = Outcome(not answer[4]["outcome"].success, message="there it is not discovered")
-            self.outcomes.append((answer[4]["outcome"], missing))
+            self.outcomes.append((Outcome(True), Outcome(False, message="its target is not discovered there")))
         one, other = self.outcomes[-1]
         if one.success != other.success:
             log.info("%s ended differently: %s, in iGibson %s", action, one, other)
