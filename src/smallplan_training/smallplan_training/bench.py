@@ -115,8 +115,8 @@ def run_bench(config: BenchConfig) -> dict[str, Any]:
     report |= {"n_threads": threads, **asdict(figures), "includes_message_conversion": has_messages()}
     report["sim_steps_per_s"] = round(measure_simulator(config.sim_steps, config.seed), 1)
     if config.igibson_steps:
-        measure = partial(measure_simulator, config.igibson_steps, config.seed, IGIBSON)
-        _measure(report, "igibson_steps_per_s", report["absent"], measure)
+        in_igibson = partial(measure_simulator, config.igibson_steps, config.seed, IGIBSON)
+        _measure(report, "igibson_steps_per_s", report["absent"], in_igibson)
         if "igibson_steps_per_s" in report:
             report["times_igibson"] = round(report["sim_steps_per_s"] / report["igibson_steps_per_s"], 1)
     report["rss_mb"] = round(rss, 1)
@@ -133,8 +133,7 @@ def run_bench(config: BenchConfig) -> dict[str, Any]:
     if "llama-bench" not in config.skip:
         to_read = max(1, round(figures.prompt_tokens * (1 - figures.reused_tokens_fraction)))
         to_write = max(1, round(figures.generated_tokens))
-        measure = partial(run_llama_bench, config.model, to_read, to_write, threads)
-        _measure(report, "llama_bench", absent, measure)
+        _measure(report, "llama_bench", absent, partial(run_llama_bench, config.model, to_read, to_write, threads))
     report["shapes"] = {}
     some = first_decisions(searches, _SHAPE_DECISIONS)
     for name in config.shapes:
