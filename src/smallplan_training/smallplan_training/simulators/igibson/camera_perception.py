@@ -54,6 +54,13 @@ class CameraPerception(Perception):
         column, row = self._to_cells(frames.cameras[:1, :2, 3])[0]
         self._stand_on(row, column)
 
+    def door_moved(self, door: int, is_open: bool) -> None:
+        """See `Perception`. Where the closed leaf was seen beside the opening's cells, it is gone too."""
+        super().door_moved(door, is_open)
+        if is_open:
+            known, cells = self.known.ravel(), self._flat(self._opening(door))
+            known[cells[known[cells] == OCCUPIED]] = FREE
+
     def _take_in(self, view: _View, frames: Frames) -> None:
         origin = tuple(self._to_cells(view.position[None, :2])[0])
         self._map_cells(view, frames)
@@ -134,6 +141,15 @@ class CameraPerception(Perception):
         assert thing is not None
         piece = self._house.furniture[thing]
         return piece.position, piece.size, piece.yaw
+
+    def _opening(self, door: int) -> _Floats:
+        """(N, 2) points where the closed leaf of a door may be, all cells of it; not at the jambs."""
+        (x, y), (length, width), yaw = self._outline(None, door)
+        reach = (max(length / 2 - RESOLUTION, 0.0), width / 2 + _LEAF)
+        along, across = (np.linspace(-r, r, math.ceil(4 * r / RESOLUTION) + 1) for r in reach)
+        u, v = (axis.ravel() for axis in np.meshgrid(along, across))
+        c, s = math.cos(yaw), math.sin(yaw)
+        return np.column_stack([x + c * u - s * v, y + s * u + c * v])
 
     def _to_cells(self, points: _Floats) -> _Floats:
         """Points (N, 2) of the house's frame to (column, row), fractional."""

@@ -15,6 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from PIL import Image
 
 from smallplan_planner.actions import DONE, Action, ActionKind, ActionRules, Outcome, OutcomeCode, valid_actions
+from smallplan_planner.mapping.occupancy import FREE, OCCUPIED
 from smallplan_planner.scene_graph import OpenState, Pose, SceneGraph
 from smallplan_planner.search import ResultCode, SearchConfig
 from smallplan_training.recording import EpisodeWatcher
@@ -134,6 +135,17 @@ def test_what_is_opened_is_open_and_can_be_closed(make: Make) -> None:
     graph, *_, info = env.step(Action(ActionKind.CLOSE, cupboard.room, cupboard.id))
     assert info["outcome"].success
     assert next(obj for obj in graph.objects if obj.label == "cupboard").state is OpenState.CLOSED
+
+
+def test_nothing_of_the_closed_leaf_stays_in_an_open_doorway(make: Make) -> None:
+    env = make()
+    graph, _ = env.reset(seed=0, options=SPOON)
+    known, raster = env.robot.perception.known, env.episode.raster
+    beside, jamb = raster.cell(3.87, 2.0), raster.cell(3.87, 2.5)
+    assert beside not in zip(*np.unravel_index(raster.door_cells[0], known.shape))
+    known[beside] = known[jamb] = OCCUPIED
+    env.step(open_(graph, "door"))
+    assert (known[beside], known[jamb]) == (FREE, OCCUPIED)
 
 
 def test_the_same_seed_is_the_same_search(make: Make) -> None:
