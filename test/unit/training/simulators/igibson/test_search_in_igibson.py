@@ -112,6 +112,14 @@ def test_a_worker_that_is_killed_loses_an_episode_only(env: IGibsonSearchEnv) ->
     assert run_episode(env, episode, ExpertPolicy(), SearchConfig()).result.success  # reset takes another one
 
 
+def test_a_worker_that_ends_leaves_nothing_in_the_data_set(env: IGibsonSearchEnv) -> None:
+    env.reset(seed=0, options=SPOON)
+    copies = env.scene.dataset / "scene_instances"
+    before = set(copies.iterdir())
+    env.close()
+    assert len(before - set(copies.iterdir())) == 1  # others are of those that were killed
+
+
 def test_the_command_line_searches_in_igibson(igibson: IgibsonEnvironment, rooms: House, tmp_path: Path) -> None:
     rooms.save(tmp_path / "rooms.json")
     command = ["evaluate", "--simulator", "igibson", "--policy", "expert", "--scenes", str(tmp_path / "rooms.json")]

@@ -130,6 +130,6 @@ class FetchRobot(Robot):
 
 def make_robot(simulator: Simulator) -> Robot:
     """Fetch where iGibson has it, otherwise the mobile base."""
-    if (Path(igibson.assets_path) / "models" / "fetch").is_dir():
+    if (Path(igibson.assets_path) / "models" / "fetch" / "fetch_gripper.urdf").is_file():
         return FetchRobot(simulator)
     return MobileBase()

@@ -6,8 +6,10 @@ has no use for. Ceilings are left out; outer doors stay shut, nobody is asked to
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,8 @@ class SceneInPhysics:
         self._scene = InteractiveIndoorScene(
             scene_id, build_graph=False, not_load_object_categories=["ceilings"], include_robots=False
         )
+        # iGibson writes a copy of every model into its data set for each process, and leaves it there.
+        atexit.register(shutil.rmtree, self._scene.scene_instance_folder, ignore_errors=True)
         simulator.import_scene(self._scene)
         self._of_scene = list(self._scene.objects_by_name.values())
         self._placed: list[URDFObject] = []
