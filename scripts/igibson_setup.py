@@ -83,7 +83,11 @@ def create_environment(folder: Path, environ: Mapping[str, str]) -> machine.Pyth
                                    "SMALLPLAN_IGIBSON_VENV to another folder")  # fmt: skip
     shutil.rmtree(folder, ignore_errors=True)
     say(f"-- Creating {folder} with {python.path} ({python.name}) …")
-    subprocess.run([python.path, "-m", "venv", str(folder)], check=True)
+    try:
+        subprocess.run([python.path, "-m", "venv", str(folder)], check=True)
+    except BaseException:  # also Ctrl-C: half an environment would be taken for a whole one
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return python
 
 

@@ -107,6 +107,16 @@ def test_a_folder_of_somebody_else_is_not_replaced(
     assert kept.exists()
 
 
+def test_half_an_environment_is_removed(home: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(igibson_setup, "require_tools", lambda python: None)
+    python = fake_python(tmp_path / "bin/python3.8", "3 8")
+    script = python.read_text().partition("\n")[2]
+    python.write_text(f'#!/bin/sh\nif [ "$2" = venv ]; then /bin/mkdir "$3"; exit 1; fi\n{script}')
+    with pytest.raises(subprocess.CalledProcessError):
+        igibson_setup.create_environment(tmp_path / "venv", home)
+    assert not (tmp_path / "venv").exists()
+
+
 def test_a_frame_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check = tmp_path / "check.py"
     check.write_text("import sys\nprint('Mesa')\nsys.exit('Traceback\\nEGL error 0x3008')\n")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import logging
 import os
 import secrets
@@ -29,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallplan_planner.resources import user_cache
+from smallplan_training.errors import UserError
 from smallplan_training.simulators.igibson.worker import protocol
 from smallplan_training.simulators.igibson.worker.protocol import Channel, ConnectionClosed, Message, ProtocolError
 from smallplan_training.simulators.search_env import EpisodeLost
@@ -51,8 +53,8 @@ class WorkerDied(EpisodeLost):
     """The worker has ended, does not answer, or speaks another protocol."""
 
 
-class WorkerRefused(RuntimeError):
-    """The worker says that it can't do what it was asked for."""
+class WorkerRefused(UserError):
+    """The worker says that it can't do what it was asked for: another try would end alike."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,17 @@ class Frames:
 
 
 class Worker:
-    """One worker process and the channel to it. Raises `WorkerDied` when it can't be had."""
+    """One worker process and the channel to it.
+
+    Raises: WorkerDied: it can't be had; UserError: there can be no socket in the folder for temporary files.
+    """
 
     def __init__(self, command: WorkerCommand, log_file: Path, start_timeout: float = START_TIMEOUT) -> None:
         self.log_file = log_file
         folder = Path(tempfile.mkdtemp(prefix="smallplan-"))  # only this user may enter it
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listener.bind(str(folder / "worker"))
-            listener.listen(1)
+            _bind(listener, folder / "worker")
             secret = secrets.token_hex(32)
             self._process = _start(command, log_file)
             self._tell(str(folder / "worker"), secret)
@@ -127,6 +131,7 @@ class Worker:
         except ProtocolError as error:
             if isinstance(error, ConnectionClosed):  # its exit code comes a moment later
                 self._wait(_GRACE)
+            self._channel.close()
             raise self._died(f"while it was to {kind}: {error}") from error
         if answer.kind == "error":
             raise WorkerRefused(f"the worker can't {kind}: {answer.fields.get('message')} (its log: {self.log_file})")
@@ -143,7 +148,7 @@ class Worker:
         stdin = self._process.stdin
         assert stdin is not None
         with contextlib.suppress(BrokenPipeError), stdin:
-            stdin.write(f'{{"socket": "{address}", "secret": "{secret}"}}\n'.encode())
+            stdin.write(json.dumps({"socket": address, "secret": secret}).encode() + b"\n")
 
     def _accept(self, listener: socket.socket, secret: str, timeout: float) -> Channel:
         listener.settimeout(_POLL)
@@ -300,14 +305,36 @@ def _start(command: WorkerCommand, log_file: Path) -> subprocess.Popen[bytes]:
             raise WorkerDied(f"the worker can't be started: {error}") from error
 
 
+def _bind(listener: socket.socket, path: Path) -> None:
+    try:
+        listener.bind(str(path))
+    except OSError as error:  # such a path has at most about a hundred bytes
+        raise UserError(f"{path}: no socket can be made there: {error}; set TMPDIR to a folder like /tmp") from error
+    listener.listen(1)
+
+
 def _new_log() -> Path:
-    """A file for what a worker writes; the oldest ones are removed."""
+    """An empty file for what a worker writes; the oldest are removed. Raises `UserError` where there can be none."""
     folder = user_cache() / "igibson" / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
-    logs = sorted(folder.glob("worker-*.log"), key=lambda path: path.stat().st_mtime)
-    for path in logs[:-_KEPT_LOGS]:
-        path.unlink(missing_ok=True)
-    return folder / f"worker-{os.getpid()}-{next(_numbers)}.log"
+    path = folder / f"worker-{os.getpid()}-{next(_numbers)}.log"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    except OSError as error:
+        raise UserError(
+            f"{path}: can't be written: {error.strerror}; set XDG_CACHE_HOME to a folder for caches"
+        ) from error
+    for old in sorted(folder.glob("worker-*.log"), key=_modified)[:-_KEPT_LOGS]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def _modified(path: Path) -> float:
+    """When, in s; 0 for a file that another process has just removed."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _tail(path: Path) -> str:

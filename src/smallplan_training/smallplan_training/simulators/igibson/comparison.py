@@ -24,12 +24,13 @@ from smallplan_planner.actions import Action, ActionKind, Outcome
 from smallplan_planner.policies import Policy
 from smallplan_planner.scene_graph import SceneGraph
 from smallplan_planner.search import SearchConfig
+from smallplan_training.errors import UserError
 from smallplan_training.evaluate import episode_seed
 from smallplan_training.figures import add_json_argument, check_writable, write_figures
 from smallplan_training.rollout import run_episode
 from smallplan_training.simulators.factory import IGIBSON, load_scene, make_env, resolve_scenes
 from smallplan_training.simulators.house.env import HouseSearchEnv
-from smallplan_training.simulators.house.episodes import Episode, draw_episode
+from smallplan_training.simulators.house.episodes import Episode, NoEpisode, draw_episode
 from smallplan_training.teachers.expert import ExpertPolicy
 
 log = logging.getLogger(__name__)
@@ -183,7 +184,10 @@ def compare_scenes(
         for path in scenes:
             house = load_scene(IGIBSON, path)
             for index in range(episodes):
-                episode = draw_episode(house, episode_seed(house.name, index, seed))
+                try:
+                    episode = draw_episode(house, episode_seed(house.name, index, seed))
+                except NoEpisode as error:
+                    raise UserError(str(error)) from error
                 made = compare(episode, embedded, igibson, ExpertPolicy())
                 found.setdefault(house.name, []).append(made)
                 if console is not None:
@@ -204,6 +208,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The command; returns its exit code."""
     check_writable(args.json)
+    if args.episodes < 1:
+        raise UserError(f"--episodes is {args.episodes}; expected at least 1")
     scenes = resolve_scenes(IGIBSON, args.scenes, args.max_scenes)
     found = compare_scenes(scenes, args.episodes, args.seed, Console(stderr=True))
     rows = [item for items in found.values() for item in items]
@@ -237,4 +243,7 @@ def _in_words(made: Agreement) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    raise SystemExit(run(parser.parse_args()))
+    try:
+        raise SystemExit(run(parser.parse_args()))
+    except UserError as user_error:
+        raise SystemExit(f"comparison: {user_error}") from user_error

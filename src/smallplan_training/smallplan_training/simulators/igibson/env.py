@@ -7,6 +7,7 @@ all episodes of one house; another house, or a worker that died, means another w
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,12 @@ from smallplan_training.simulators.house.episodes import Episode
 from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.igibson.camera_robot import CameraRobot
 from smallplan_training.simulators.igibson.client import CameraConfig, IGibsonClient, WorkerCommand, WorkerDied
-from smallplan_training.simulators.igibson.environment import find_environment, worker_environ
+from smallplan_training.simulators.igibson.environment import (
+    assets_folder,
+    find_environment,
+    make_assets_folder,
+    worker_environ,
+)
 from smallplan_training.simulators.igibson.scenes import IGibsonScene, scene_of, to_place, with_places
 
 log = logging.getLogger(__name__)
@@ -29,6 +35,8 @@ MakeClient = Callable[[IGibsonScene], IGibsonClient]
 
 def start_client(scene: IGibsonScene, camera: CameraConfig | None = None) -> IGibsonClient:
     """A client for a scene; its worker starts with the first request. Raises `UserError` where there is no iGibson."""
+    if not os.environ.get("GIBSON_ASSETS_PATH"):  # iGibson doesn't start without; a cache may be emptied
+        make_assets_folder(assets_folder())
     command = WorkerCommand(find_environment().python, worker_environ(scene.dataset))
     return IGibsonClient(command, scene.scene, camera)
 
@@ -59,6 +67,7 @@ class IGibsonSearchEnv(HouseSearchEnv):
     @property
     def picture(self) -> NDArray[np.uint8] | None:
         """(H, W, 3) RGB: what the robot's camera has shown last."""
+        self.episode  # noqa: B018
         return self._camera_robot.picture
 
     @property

@@ -71,11 +71,19 @@ def assets_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def make_assets_folder(folder: Path) -> None:
-    """Make an empty assets folder that iGibson accepts; one that is there stays as it is."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make an empty assets folder that iGibson accepts; one that is there stays as it is.
+
+    Raises: UserError: it can't be written.
+    """
     version = folder / "VERSION"
-    if not version.exists():
-        version.write_text(VERSION)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not version.exists():
+            version.write_text(VERSION)
+    except OSError as error:
+        raise UserError(
+            f"{version}: can't be written: {error.strerror}; set XDG_CACHE_HOME or GIBSON_ASSETS_PATH"
+        ) from error
 
 
 def has_fetch(environ: Mapping[str, str] = os.environ) -> bool:
@@ -84,11 +92,17 @@ def has_fetch(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def dataset_folder(environ: Mapping[str, str] = os.environ) -> Path | None:
-    """The licensed data set of iGibson, or None."""
+    """The licensed data set of iGibson, or None; raises `UserError` when the named one is none."""
     named = environ.get("IGIBSON_DATASET_PATH")
-    candidates = [Path(named).expanduser()] if named else []
-    candidates += _downloads(environ, "ig_dataset")
-    return next((folder for folder in candidates if is_dataset(folder)), None)
+    if named:
+        folder = Path(named).expanduser()
+        if not is_dataset(folder):
+            raise UserError(
+                f"IGIBSON_DATASET_PATH names {folder}, which is no data set of iGibson; expected a folder with "
+                "VERSION, scenes and objects: name another one, or unset it"
+            )
+        return folder
+    return next((folder for folder in _downloads(environ, "ig_dataset") if is_dataset(folder)), None)
 
 
 def is_dataset(folder: Path) -> bool:

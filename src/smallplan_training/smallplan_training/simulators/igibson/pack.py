@@ -93,18 +93,16 @@ def cached_pack(house: House) -> Pack:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".pack-", dir=folder.parent))
+        try:
+            _PackWriter(house, temporary).write()
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        raise UserError(
-            f"{folder.parent}: can't be written: {error.strerror}; set XDG_CACHE_HOME to a folder for caches"
-        ) from error
-    try:
-        make_pack(house, temporary)
-        temporary.rename(folder)
-    except OSError:
         if not folder.is_dir():  # otherwise another process was faster
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            raise UserError(
+                f"{folder.parent}: can't be written: {error.strerror}; set XDG_CACHE_HOME to a folder for caches"
+            ) from error
     return Pack.load(folder)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from smallplan_training.errors import UserError
 from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.igibson import client as client_module
 from smallplan_training.simulators.igibson.client import (
@@ -74,6 +76,7 @@ def test_a_worker_that_hangs_is_killed(two_rooms: House, tmp_path: Path, monkeyp
 
 
 def test_what_a_worker_refuses_is_an_error_and_it_goes_on(two_rooms: House, tmp_path: Path) -> None:
+    assert issubclass(WorkerRefused, UserError)  # a line, not a traceback
     with pytest.raises(WorkerRefused, match="there is no scene 'Rs_int'"):
         IGibsonClient(command(two_rooms, tmp_path), "Rs_int").start()
     with make_client(two_rooms, tmp_path, {"kind": "turn", "do": "fail"}) as worker:
@@ -139,6 +142,22 @@ def test_old_logs_are_removed(cache: Path) -> None:
         os.utime(path, (number, number))
     client_module._new_log()
     assert len(list((cache / "smallplan" / "igibson" / "logs").iterdir())) == client_module._KEPT_LOGS
+
+
+def test_where_a_worker_can_have_no_log_or_no_socket_the_remedy_is_told(
+    two_rooms: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("a" * 100)
+    long.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(long))
+        with pytest.raises(UserError, match=r"no socket can be made there.* set TMPDIR"):
+            Worker(command(two_rooms, tmp_path), tmp_path / "log")
+    assert not any(long.iterdir())
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"can't be written: .* set XDG_CACHE_HOME"):
+        make_client(two_rooms, tmp_path).start()
 
 
 def test_a_camera_must_make_sense() -> None:

@@ -61,7 +61,8 @@ def test_the_data_set_is_the_named_one_or_that_of_the_installation(environ: dict
 def test_a_folder_without_a_version_is_no_data_set(environ: dict[str, str], tmp_path: Path) -> None:
     folder = make_dataset(tmp_path / "named")
     (folder / "VERSION").unlink()
-    assert environment.dataset_folder({**environ, "IGIBSON_DATASET_PATH": str(folder)}) is None
+    with pytest.raises(UserError, match=r"IGIBSON_DATASET_PATH names .*named, .*expected a folder with VERSION"):
+        environment.dataset_folder({**environ, "IGIBSON_DATASET_PATH": str(folder)})
 
 
 def test_a_worker_gets_its_folders_and_nothing_of_our_python(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import xml.etree.ElementTree as ET
@@ -182,14 +183,14 @@ class TestMaking:
     ) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         bare = replace(small_house, furniture=small_house.furniture[:1], objects=())
-        calls: list[House] = []
-        make = pack_module.make_pack
+        calls: list[object] = []
+        write = pack_module._PackWriter.write
 
-        def counted(house: House, folder: Path) -> Pack:
-            calls.append(house)
-            return make(house, folder)
+        def counted(writer: pack_module._PackWriter) -> Pack:
+            calls.append(writer)
+            return write(writer)
 
-        monkeypatch.setattr(pack_module, "make_pack", counted)
+        monkeypatch.setattr(pack_module._PackWriter, "write", counted)
         assert cached_pack(bare) == cached_pack(House.from_json(bare.to_json()))
         assert len(calls) == 1
         assert cached_pack(replace(bare, furniture=small_house.furniture[:2])).folder != cached_pack(bare).folder
@@ -203,6 +204,18 @@ class TestMaking:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
         with pytest.raises(UserError, match="XDG_CACHE_HOME"):
             cached_pack(small_house)
+
+    def test_a_cache_that_is_full_is_named_and_keeps_nothing_half_made(
+        self, small_house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr(pack_module._PackWriter, "_write_names", full)
+        with pytest.raises(UserError, match="No space left on device; set XDG_CACHE_HOME"):
+            cached_pack(small_house)
+        assert not any((tmp_path / "smallplan" / "igibson" / "packs").iterdir())
 
     def test_the_command_writes_a_pack_and_says_how_to_use_it(
         self, house_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
