@@ -5,7 +5,8 @@
         frames = client.look([0.0])
 
 A worker that dies, or does not answer in time, raises `WorkerDied`, which names the file with what it wrote; the next
-call starts another one. A request that the worker refuses raises `WorkerRefused`.
+call starts another one. What would fail again raises an error that ends the run: `WorkerBroken` when no worker
+can be had at all, `WorkerRefused` for a request that it refuses.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class WorkerDied(EpisodeLost):
     """The worker has ended, does not answer, or speaks another protocol."""
 
 
+class WorkerBroken(UserError):
+    """No worker can be had: what it runs in is broken, and another try would end alike."""
+
+
 class WorkerRefused(UserError):
     """The worker says that it can't do what it was asked for: another try would end alike."""
 
@@ -96,7 +101,8 @@ class Frames:
 class Worker:
     """One worker process and the channel to it.
 
-    Raises: WorkerDied: it can't be had; UserError: there can be no socket in the folder for temporary files.
+    Raises: WorkerDied: it did not connect; WorkerBroken: it can't be started, or ends by itself before it connects;
+        UserError: there can be no socket in the folder for temporary files.
     """
 
     def __init__(self, command: WorkerCommand, log_file: Path, start_timeout: float = START_TIMEOUT) -> None:
@@ -161,7 +167,10 @@ class Worker:
                 except ProtocolError as error:
                     raise self._died(f"in the handshake: {error}") from error
             if self._process.poll() is not None:
-                raise self._died("before it connected")
+                died = self._died("before it connected")
+                if self._process.returncode > 0:  # of its own accord
+                    raise WorkerBroken(f"{died}\n`make igibson` checks its environment")
+                raise died
         raise self._died(f"it did not connect within {timeout:.0f} s")
 
     def _died(self, when: str) -> WorkerDied:
@@ -302,7 +311,7 @@ def _start(command: WorkerCommand, log_file: Path) -> subprocess.Popen[bytes]:
                 start_new_session=True,  # Ctrl-C ends this process, which hangs up
             )
         except OSError as error:
-            raise WorkerDied(f"the worker can't be started: {error}") from error
+            raise WorkerBroken(f"the worker can't be started: {error}; `make igibson` checks its environment") from error
 
 
 def _bind(listener: socket.socket, path: Path) -> None:

@@ -19,6 +19,7 @@ from smallplan_training.simulators.igibson.client import (
     CameraConfig,
     IGibsonClient,
     Worker,
+    WorkerBroken,
     WorkerCommand,
     WorkerDied,
     WorkerRefused,
@@ -89,21 +90,23 @@ def test_what_a_worker_refuses_is_an_error_and_it_goes_on(two_rooms: House, tmp_
 
 
 @pytest.mark.parametrize(
-    ("script", "error"),
+    ("script", "kind", "error"),
     [
         (
             "import sys; print('no igibson here'); sys.exit(3)",
-            r"ended with code 3 before it connected.*no igibson here",
+            WorkerBroken,
+            r"ended with code 3 before it connected.*no igibson here.*make igibson",
         ),
-        ("import time; time.sleep(60)", "did not connect within 1 s"),
+        ("import os; os.kill(os.getpid(), 9)", WorkerDied, "ended with code -9 before it connected"),
+        ("import time; time.sleep(60)", WorkerDied, "did not connect within 1 s"),
     ],
 )
-def test_a_worker_that_does_not_start(tmp_path: Path, script: str, error: str) -> None:
+def test_a_worker_that_does_not_start(tmp_path: Path, script: str, kind: type[Exception], error: str) -> None:
     (tmp_path / "script.py").write_text(script)
     started = WorkerCommand(Path(sys.executable), script=tmp_path / "script.py")
-    with pytest.raises(WorkerDied, match=rf"(?s){error}"):
+    with pytest.raises(kind, match=rf"(?s){error}"):
         Worker(started, tmp_path / "log", start_timeout=1.0 if "sleep" in script else 60.0)
-    with pytest.raises(WorkerDied, match="can't be started"):
+    with pytest.raises(WorkerBroken, match="can't be started"):
         Worker(WorkerCommand(tmp_path / "nothing"), tmp_path / "log")
 
 
