@@ -311,7 +311,9 @@ def _start(command: WorkerCommand, log_file: Path) -> subprocess.Popen[bytes]:
                 start_new_session=True,  # Ctrl-C ends this process, which hangs up
             )
         except OSError as error:
-            raise WorkerBroken(f"the worker can't be started: {error}; `make igibson` checks its environment") from error
+            raise WorkerBroken(
+                f"the worker can't be started: {error}; `make igibson` checks its environment"
+            ) from error
 
 
 def _bind(listener: socket.socket, path: Path) -> None:
