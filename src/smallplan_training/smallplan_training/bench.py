@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from smallplan_planner.generation import Generator, SlmError
+from smallplan_planner.generation import Generator
 from smallplan_planner.policies import GreedyPolicy, Policy
 from smallplan_planner.priors import load_priors
 from smallplan_planner.scene_graph import SceneGraph
@@ -44,6 +44,7 @@ from smallplan_training.bench_searches import (
     RecordedSearch,
     first_decisions,
     has_messages,
+    loaded,
     summarise,
 )
 from smallplan_training.bench_shapes import ShapeFigures, measure_named_shape
@@ -101,22 +102,18 @@ def run_bench(config: BenchConfig) -> dict[str, Any]:
 
     Times of decisions are in milliseconds, start-up in s, memory in units of 10^6 bytes, fractions from 0 to 1.
     """
-    from smallplan_planner.slm import Slm
-
-    report: dict[str, Any] = {"model": config.model.name, "processor": processor(), "absent": {}}
-    try:
-        with Slm(config.model, n_threads=config.n_threads) as slm:
-            measured, searches = lead_searches(slm, config.decisions, config.seed, config.classify_rooms)
-            threads, rss = slm.n_threads, resident_mb()
-            grammar = [] if "grammar" in config.skip else [measure_grammar(slm, size, config.seed) for size in ROOMS]
-    except SlmError as error:
-        raise UserError(str(error)) from error
+    absent: dict[str, str] = {}
+    report: dict[str, Any] = {"model": config.model.name, "processor": processor(), "absent": absent}
+    with loaded(config.model, n_threads=config.n_threads) as slm:
+        measured, searches = lead_searches(slm, config.decisions, config.seed, config.classify_rooms)
+        threads, rss = slm.n_threads, resident_mb()
+        grammar = [] if "grammar" in config.skip else [measure_grammar(slm, size, config.seed) for size in ROOMS]
     figures = summarise(measured)
     report |= {"n_threads": threads, **asdict(figures), "includes_message_conversion": has_messages()}
     report["sim_steps_per_s"] = round(measure_simulator(config.sim_steps, config.seed), 1)
     if config.igibson_steps:
         in_igibson = partial(measure_simulator, config.igibson_steps, config.seed, IGIBSON)
-        _measure(report, "igibson_steps_per_s", report["absent"], in_igibson)
+        _measure(report, "igibson_steps_per_s", absent, in_igibson)
         if "igibson_steps_per_s" in report:
             report["times_igibson"] = round(report["sim_steps_per_s"] / report["igibson_steps_per_s"], 1)
     report["rss_mb"] = round(rss, 1)
@@ -127,7 +124,6 @@ def run_bench(config: BenchConfig) -> dict[str, Any]:
         options = report["options"] = measure_options(config.model, threads, searches)
         report["reuse_speedup"] = round(options[NO_REUSE]["seconds"] / options[DEFAULTS]["seconds"], 3)
         report["planner_rss_mb"] = options[DEFAULTS]["peak_rss_mb"]
-    absent = report["absent"]
     if "startup" not in config.skip:
         _measure(report, "startup_s", absent, partial(measure_startup, config.model))
     if "llama-bench" not in config.skip:
@@ -223,13 +219,8 @@ def _searches(
 
 def soak(config: BenchConfig, decisions: int) -> dict[str, Any]:
     """So many decisions over the situations of real searches, in a process of its own. Raises `UserError`."""
-    from smallplan_planner.slm import Slm
-
-    try:
-        with Slm(config.model, n_threads=config.n_threads) as slm:
-            _, searches = lead_searches(slm, min(SITUATIONS, decisions), config.seed, config.classify_rooms)
-    except SlmError as error:
-        raise UserError(str(error)) from error
+    with loaded(config.model, n_threads=config.n_threads) as slm:
+        _, searches = lead_searches(slm, min(SITUATIONS, decisions), config.seed, config.classify_rooms)
     figures = in_own_process(run_soak, SoakTask(config.model, searches, decisions, config.n_threads))
     return {"model": config.model.name, "processor": processor(), **asdict(figures)}
 

@@ -12,10 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smallplan_planner.generation import SlmError
 from smallplan_training.bench_process import in_own_process, peak_resident_mb
-from smallplan_training.bench_searches import RecordedSearch, replay, summarise
-from smallplan_training.errors import UserError
+from smallplan_training.bench_searches import RecordedSearch, loaded, replay, summarise
 
 DEFAULTS = "defaults"
 NO_REUSE = "reuse off"
@@ -75,13 +73,8 @@ def measure_options(model: Path, threads: int, searches: Sequence[RecordedSearch
 
 def measure_settings(task: OptionsTask) -> OptionFigures:
     """Decide with these settings in this process."""
-    from smallplan_planner.slm import Slm
-
-    try:
-        with Slm(task.model, **task.settings) as slm:
-            decisions = list(replay(slm, task.searches))
-    except SlmError as error:
-        raise UserError(str(error)) from error
+    with loaded(task.model, **task.settings) as slm:
+        decisions = list(replay(slm, task.searches))
     figures = summarise(decisions)
     then = [moment.command for search in task.searches for moment in search.moments]
     same = sum(decision.command == command for decision, command in zip(decisions, then))

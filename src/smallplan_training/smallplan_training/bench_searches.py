@@ -12,13 +12,15 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from smallplan_planner.actions import Action, Outcome
-from smallplan_planner.generation import Generation, Generator, PromptBudget, SlmDeadlineError
+from smallplan_planner.generation import Generation, Generator, PromptBudget, SlmDeadlineError, SlmError
 from smallplan_planner.grammar import Grammar
 from smallplan_planner.names import UNCERTAIN_ROOM
 from smallplan_planner.policies import SlmPolicy
@@ -26,6 +28,12 @@ from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import Message
 from smallplan_planner.scene_graph import SceneGraph
 from smallplan_planner.search import Answer, SearchConfig, SearchEpisode
+from smallplan_training.errors import UserError
+
+if TYPE_CHECKING:
+    from smallplan_planner.slm import Slm
+
+DEADLINE = 20.0  # s for a decision, the default of the node
 
 _Question = TypeVar("_Question")
 _Reply = TypeVar("_Reply")
@@ -74,6 +82,18 @@ def first_decisions(searches: Sequence[RecordedSearch], count: int) -> tuple[Rec
             kept.append(replace(search, moments=search.moments[:count]))
             count -= search.decisions
     return tuple(kept)
+
+
+@contextmanager
+def loaded(model: Path, **settings: Any) -> Iterator[Slm]:
+    """The model to measure, with these settings of `Slm`; a model that fails is a `UserError`."""
+    from smallplan_planner.slm import Slm
+
+    try:
+        with Slm(model, **settings) as slm:
+            yield slm
+    except SlmError as error:
+        raise UserError(str(error)) from error
 
 
 class RecordingGenerator:

@@ -13,15 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from smallplan_planner.generation import SlmError
 from smallplan_training.bench_process import in_own_process, peak_resident_mb
-from smallplan_training.bench_searches import Decision, RecordedSearch, replay, summarise
+from smallplan_training.bench_searches import DEADLINE, Decision, RecordedSearch, loaded, replay, summarise
 from smallplan_training.errors import UserError
 from smallplan_training.random_gguf import SHAPES, Shape, write_random_gguf
 
 logger = logging.getLogger(__name__)
 
-DEADLINE = 20.0  # s, the default of the node
 _COMMAND = 24  # tokens of a long command, its line head included
 _SLACK = 1.5  # times what the prompt and a command take by the speeds measured: the tight deadline
 
@@ -87,20 +85,15 @@ def measure_shape(
 
 def decide_in_time(task: ShapeTask) -> ShapeFigures:
     """Load the model in this process, and decide in all situations, twice."""
-    from smallplan_planner.slm import Slm
-
     begun = time.perf_counter()
-    try:
-        with Slm(task.model, n_ctx=task.n_ctx, n_threads=task.n_threads) as slm:
-            load = time.perf_counter() - begun
-            usual = list(replay(slm, task.searches, task.deadline))
-            decided = [decision for decision in usual if not decision.late]
-            unread = max((one.generation.prompt_tokens - one.generation.reused_tokens for one in decided), default=0)
-            needed = unread * slm.speeds.prompt.seconds + slm.speeds.command_seconds(_COMMAND)
-            short = min(task.deadline, round(_SLACK * needed, 2))
-            tight = list(replay(slm, task.searches, short))
-    except SlmError as error:
-        raise UserError(str(error)) from error
+    with loaded(task.model, n_ctx=task.n_ctx, n_threads=task.n_threads) as slm:
+        load = time.perf_counter() - begun
+        usual = list(replay(slm, task.searches, task.deadline))
+        decided = [decision for decision in usual if not decision.late]
+        unread = max((one.generation.prompt_tokens - one.generation.reused_tokens for one in decided), default=0)
+        needed = unread * slm.speeds.prompt.seconds + slm.speeds.command_seconds(_COMMAND)
+        short = min(task.deadline, round(_SLACK * needed, 2))
+        tight = list(replay(slm, task.searches, short))
     figures = summarise(decided) if decided else None
     return ShapeFigures(
         file_mb=round(task.model.stat().st_size / 1e6, 1),

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from smallplan_planner.generation import SlmError
 from smallplan_training.bench_process import resident_mb
-from smallplan_training.bench_searches import RecordedSearch, replay
+from smallplan_training.bench_searches import DEADLINE, RecordedSearch, loaded, replay
 from smallplan_training.errors import UserError
 
 DECISIONS = 5000
@@ -37,7 +36,7 @@ class SoakTask:
     searches: Sequence[RecordedSearch]
     decisions: int = DECISIONS
     n_threads: int = 0
-    deadline: float = 20.0
+    deadline: float = DEADLINE
     warm_up: int = 100
 
 
@@ -60,19 +59,14 @@ def run_soak(task: SoakTask) -> SoakFigures:
     """Decide so many times in this process. Raises `UserError` for fewer than twice the warm-up, or a failing model."""
     if task.decisions < 2 * task.warm_up:
         raise UserError(f"{task.decisions} decisions are too few to see a change; expected {2 * task.warm_up} or more")
-    from smallplan_planner.slm import Slm
-
     looks = np.unique(np.linspace(task.warm_up, task.decisions, _LOOKS).round())
     seconds, memory = np.zeros(task.decisions), []
-    try:
-        with Slm(task.model, n_threads=task.n_threads) as slm:
-            again = chain.from_iterable(replay(slm, task.searches, task.deadline) for _ in repeat(None))
-            for index, decision in enumerate(islice(again, task.decisions)):
-                seconds[index] = decision.seconds
-                if index + 1 in looks:
-                    memory.append(round(resident_mb(), 2))
-    except SlmError as error:
-        raise UserError(str(error)) from error
+    with loaded(task.model, n_threads=task.n_threads) as slm:
+        again = chain.from_iterable(replay(slm, task.searches, task.deadline) for _ in repeat(None))
+        for index, decision in enumerate(islice(again, task.decisions)):
+            seconds[index] = decision.seconds
+            if index + 1 in looks:
+                memory.append(round(resident_mb(), 2))
     span = min(_SPAN, task.decisions // 2)
     p95 = [_p95(seconds[first : first + span]) for first in range(0, task.decisions - span + 1, span)]
     last = _p95(seconds[-span:])
