@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 
 import networkx as nx
 
@@ -202,10 +203,11 @@ class SceneGraph:
                 raise SceneGraphError(f"frontier {frontier.id!r}: room {frontier.room!r} is not among the rooms")
 
     def _check_parents(self) -> None:
-        parents = nx.DiGraph((obj.id, obj.parent) for obj in self.objects if obj.parent)
-        if not nx.is_directed_acyclic_graph(parents):
-            cycle = " -> ".join(edge[0] for edge in nx.find_cycle(parents))
-            raise SceneGraphError(f"the parents of objects form a cycle: {cycle}")
+        parents = {obj.id: (obj.parent,) for obj in self.objects if obj.parent}
+        try:
+            TopologicalSorter(parents).prepare()
+        except CycleError as error:
+            raise SceneGraphError(f"the parents of objects form a cycle: {' -> '.join(error.args[1])}") from error
 
     def _collections(self) -> Iterable[tuple[str, tuple[Room | SceneObject | Door | Frontier, ...]]]:
         yield "room", self.rooms

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ class ChatVocabulary:
         self.vocab = llama_cpp.llama_model_get_vocab(model)
         self.size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
         self._pieces: dict[int, bytes | None] = {}
+        self._tokens_of = lru_cache(maxsize=16)(self.tokenize)  # the system's text is the same from answer to answer
+        self._frames: dict[tuple[str, ...], list[str]] = {}  # a few: templates know few roles, chats here are short
         bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
         self._start: list[int] = [bos] if llama_cpp.llama_vocab_get_add_bos(self.vocab) else []
         self._bos, self._eos = self._text(bos), self._text(eos)
@@ -49,19 +52,7 @@ class ChatVocabulary:
 
         Where the template knows no system role, the system's text stands in front of the user's, as in training.
         """
-        marks = [f"\ue000{index}\ue001" for index in range(len(messages))]
-        chat = [{"role": message.role, "content": mark} for message, mark in zip(messages, marks)]
-        if not self._has_system_role and [turn["role"] for turn in chat[:2]] == ["system", "user"]:
-            chat[:2] = [{"role": "user", "content": f"{marks[0]}\n\n{marks[1]}"}]
-        try:
-            text = self._fill(chat)
-        except TemplateError as error:
-            raise SlmError(f"{self.path}: its chat template refuses the messages: {error}") from error
-        pieces = re.split("\ue000(\\d+)\ue001", text)
-        if [int(index) for index in pieces[1::2]] != list(range(len(messages))):
-            raise SlmError(f"{self.path}: its chat template does not show every message once and in order")
-        if self._start and self._bos:
-            pieces[0] = pieces[0].removeprefix(self._bos)  # the tokenizer puts it there
+        pieces = self._frame(tuple(message.role for message in messages))
         return [(messages[int(p)].content, True) if i % 2 else (p, False) for i, p in enumerate(pieces)]
 
     def tokenize_parts(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
@@ -72,17 +63,17 @@ class ChatVocabulary:
                 # A tokenizer finds user-defined tokens in any text: break up those that the template uses.
                 for index, piece in enumerate(self._within_tokens.split(text)):
                     if index > 0:
-                        tokens += self.tokenize(plain)
+                        tokens += self._tokens_of(plain)
                         plain = ""
                     plain += piece
                 continue
             for index, piece in enumerate(self._at_tokens.split(text)):
                 if index % 2:
-                    tokens += [*self.tokenize(plain), self._template_tokens[piece]]
+                    tokens += [*self._tokens_of(plain), self._template_tokens[piece]]
                     plain = ""
                 else:
                     plain += piece
-        return tokens + self.tokenize(plain)
+        return tokens + self._tokens_of(plain)
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
         """Tokens of a text alone; those that are control tokens are found in it only with `special`."""
@@ -115,6 +106,28 @@ class ChatVocabulary:
             return environment.from_string(source.decode())
         except (TemplateError, UnicodeDecodeError) as error:
             raise SlmError(f"{self.path}: its chat template can't be read: {error}") from error
+
+    def _frame(self, roles: tuple[str, ...]) -> list[str]:
+        """What the template puts before, between and behind messages of these roles, and there each one's number."""
+        if roles not in self._frames:
+            self._frames[roles] = self._make_frame(roles)
+        return self._frames[roles]
+
+    def _make_frame(self, roles: tuple[str, ...]) -> list[str]:
+        marks = [f"\ue000{index}\ue001" for index in range(len(roles))]
+        chat = [{"role": role, "content": mark} for role, mark in zip(roles, marks)]
+        if not self._has_system_role and roles[:2] == ("system", "user"):
+            chat[:2] = [{"role": "user", "content": f"{marks[0]}\n\n{marks[1]}"}]
+        try:
+            text = self._fill(chat)
+        except TemplateError as error:
+            raise SlmError(f"{self.path}: its chat template refuses the messages: {error}") from error
+        pieces = re.split("\ue000(\\d+)\ue001", text)
+        if [int(index) for index in pieces[1::2]] != list(range(len(roles))):
+            raise SlmError(f"{self.path}: its chat template does not show every message once and in order")
+        if self._start and self._bos:
+            pieces[0] = pieces[0].removeprefix(self._bos)  # the tokenizer puts it there
+        return pieces
 
     def _fill(self, chat: Sequence[Mapping[str, str]]) -> str:
         return self._template.render(

@@ -7,6 +7,7 @@ Nothing here needs a simulator: a process that replays holds what the planner's 
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import statistics
 import threading
@@ -86,11 +87,12 @@ def first_decisions(searches: Sequence[RecordedSearch], count: int) -> tuple[Rec
 
 @contextmanager
 def loaded(model: Path, **settings: Any) -> Iterator[Slm]:
-    """The model to measure, with these settings of `Slm`; a model that fails is a `UserError`."""
+    """The model to measure, with these settings of `Slm`, as the node has it; a model that fails is a `UserError`."""
     from smallplan_planner.slm import Slm
 
     try:
         with Slm(model, **settings) as slm:
+            gc.freeze()
             yield slm
     except SlmError as error:
         raise UserError(str(error)) from error

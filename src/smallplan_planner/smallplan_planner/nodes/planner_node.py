@@ -10,6 +10,7 @@ Run it: `ros2 run smallplan_planner planner_node --ros-args --params-file config
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 import uuid
@@ -107,6 +108,7 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
             self._problem = f"can't be configured: {error}".rstrip(".")
             self.get_logger().error(f"{self._problem}. Correct the parameters and configure again.")
             return _FAILURE
+        gc.freeze()  # what is loaded by now stays: no decision waits for the collector to look through it
         self._worker = DecisionWorker(self._bell)
         self._subscribe(parameters.graph_durability)
         self._store.lock(configured=True)
