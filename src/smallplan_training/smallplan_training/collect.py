@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -41,11 +40,9 @@ from smallplan_training.policy_factory import check_model, load_model
 from smallplan_training.rollout import DecisionRecord, run_episode
 from smallplan_training.samples import Sample, SampleFile
 from smallplan_training.scenes import default_model
-from smallplan_training.simulators.factory import HOUSE, add_simulator_argument, load_scene, make_env, resolve_scenes
+from smallplan_training.simulators.factory import HOUSE, add_simulator_argument, load_rastered, make_env, resolve_scenes
 from smallplan_training.simulators.house.env import HouseSearchEnv
 from smallplan_training.simulators.house.episodes import NoEpisode, draw_episode
-from smallplan_training.simulators.house.house import House
-from smallplan_training.simulators.house.raster import HouseRaster, rasterise
 from smallplan_training.teachers.expert import ExpertPolicy
 from smallplan_training.teachers.openai import DEFAULT_URL, OpenAIConfig, OpenAITeacher
 from smallplan_training.teachers.teacher import ExpertAdapter, GgufTeacher, Teacher, answer_fault, prompt_hash
@@ -142,7 +139,7 @@ class Collector:
     def _run_episode(self, scene: Path, index: int) -> None:
         if self.stop.is_set():
             return
-        house, raster = _load(self._config.simulator, scene)
+        house, raster = load_rastered(self._config.simulator, scene)
         seed = episode_seed(house.name, index, self._config.seed)
         try:
             episode = draw_episode(house, seed, raster)
@@ -225,12 +222,6 @@ def _outcome(record: DecisionRecord) -> str:
     if record.outcome is None:
         return "search ended"
     return "success" if record.outcome.success else record.outcome.code.name.lower()
-
-
-@lru_cache(maxsize=4)  # episodes come scene by scene
-def _load(simulator: str, path: Path) -> tuple[House, HouseRaster]:
-    house = load_scene(simulator, path)
-    return house, rasterise(house)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -39,10 +39,15 @@ from smallplan_training.rollout import EpisodeRecord, run_episode
 from smallplan_training.room_accuracy import NO_ROOMS, RoomAccuracy, add_room_labels_argument, room_accuracy
 from smallplan_training.scale_out import THIS_MACHINE, map_tasks
 from smallplan_training.scenes import default_model
-from smallplan_training.simulators.factory import HOUSE, add_simulator_argument, load_scene, make_env, resolve_scenes
+from smallplan_training.simulators.factory import (
+    HOUSE,
+    add_simulator_argument,
+    load_rastered,
+    load_scene,
+    make_env,
+    resolve_scenes,
+)
 from smallplan_training.simulators.house.episodes import Episode, NoEpisode, draw_episode
-from smallplan_training.simulators.house.house import House
-from smallplan_training.simulators.house.raster import HouseRaster, rasterise
 
 TABLE_WIDTH = 120  # characters that the tables need
 RECORDED = 1  # episodes of each house
@@ -158,7 +163,7 @@ class _Runner:
         self._env.close()
 
     def run(self, task: Task) -> list[EpisodeRun]:
-        house, raster = _load(self._config.simulator, task.scene)
+        house, raster = load_rastered(self._config.simulator, task.scene)
         try:
             episode = draw_episode(house, episode_seed(house.name, task.index, self._config.seed), raster)
         except NoEpisode as error:
@@ -211,12 +216,6 @@ def _runner_of(config: EvaluateConfig) -> _Runner:
 
 def _run_in_worker(config: EvaluateConfig, task: Task) -> list[EpisodeRun]:
     return _runner_of(config).run(task)
-
-
-@lru_cache(maxsize=4)  # tasks come scene by scene
-def _load(simulator: str, path: Path) -> tuple[House, HouseRaster]:
-    house = load_scene(simulator, path)
-    return house, rasterise(house)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,12 +9,10 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from smallplan_training.errors import UserError
 from smallplan_training.evaluate import episode_seed
-from smallplan_training.simulators.factory import HOUSE, resolve_scenes
-from smallplan_training.simulators.factory import load_scene as load_scene_of
+from smallplan_training.simulators.factory import HOUSE, load_rastered, resolve_scenes
 from smallplan_training.simulators.house.episodes import Episode, NoEpisode, draw_episode
 from smallplan_training.simulators.house.generator import generate_house
 from smallplan_training.simulators.house.house import House
@@ -60,7 +58,7 @@ class TaskSource:
         rng = random.Random(f"house/{self._seed}/{block}/{attempt}")
         if rng.random() < self._config.generated:
             return _generate(FIRST_HOUSE_SEED + rng.randrange(1_000_000_000))
-        return load_scene(rng.choice(self._scenes), self._config.simulator)
+        return load_rastered(self._config.simulator, rng.choice(self._scenes))
 
 
 def scene_tasks(
@@ -69,19 +67,12 @@ def scene_tasks(
     """The episodes that `smallplan evaluate` draws in these scenes with this seed."""
     paths = resolve_scenes(simulator, scenes)
     for number, (path, index) in enumerate((path, n) for path in paths for n in range(episodes)):
-        house, raster = load_scene(path, simulator)
+        house, raster = load_rastered(simulator, path)
         try:
             episode = draw_episode(house, episode_seed(house.name, index, seed), raster)
         except NoEpisode as error:
             raise UserError(str(error)) from error
         yield Task(number, house.name, episode, mode)
-
-
-@lru_cache(maxsize=_KEPT_HOUSES)
-def load_scene(path: Path, simulator: str = HOUSE) -> tuple[House, HouseRaster]:
-    """A scene as a house, and its raster."""
-    house = load_scene_of(simulator, path)
-    return house, rasterise(house)
 
 
 @lru_cache(maxsize=_KEPT_HOUSES)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from smallplan_training import scenes
 from smallplan_training.errors import UserError
 from smallplan_training.simulators.house.env import NO_LIMIT, HouseSearchEnv
 from smallplan_training.simulators.house.house import House
+from smallplan_training.simulators.house.raster import HouseRaster, rasterise
 
 HOUSE = "house"
 IGIBSON = "igibson"
 SIMULATORS = (HOUSE, IGIBSON)
+_KEPT_SCENES = 16
 
 
 def add_simulator_argument(parser: argparse.ArgumentParser) -> None:
@@ -59,3 +62,13 @@ def load_scene(simulator: str, path: Path) -> House:
     from smallplan_training.simulators.igibson.scenes import load_scene as load_igibson
 
     return load_igibson(path)
+
+
+@lru_cache(maxsize=_KEPT_SCENES)
+def load_rastered(simulator: str, path: Path) -> tuple[House, HouseRaster]:
+    """The scene as a house, with its grids, as episodes are drawn in; kept, since they come scene by scene.
+
+    Raises as `load_scene` does.
+    """
+    house = load_scene(simulator, path)
+    return house, rasterise(house)

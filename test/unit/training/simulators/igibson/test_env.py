@@ -16,7 +16,7 @@ from PIL import Image
 
 from smallplan_planner.actions import DONE, Action, ActionKind, ActionRules, Outcome, OutcomeCode, valid_actions
 from smallplan_planner.mapping.occupancy import FREE, OCCUPIED
-from smallplan_planner.scene_graph import OpenState, Pose, SceneGraph
+from smallplan_planner.scene_graph import OpenState, Pose
 from smallplan_planner.search import ResultCode, SearchConfig
 from smallplan_training.recording import EpisodeWatcher
 from smallplan_training.report import render_page
@@ -30,7 +30,8 @@ from smallplan_training.simulators.search_env import EpisodeLost
 from smallplan_training.teachers.expert import ExpertPolicy
 
 from ..conftest import TWO_ROOMS
-from .boxes import make_client, make_env
+from ..walks import random_walk
+from .boxes import make_client, make_env, open_
 
 START = Pose(1.0, 2.0, 0.0)
 SPOON = {"start": START, "target": "spoon"}
@@ -61,15 +62,6 @@ def make(two_rooms: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soun
     yield env
     for client in made:
         client.close()
-
-
-def open_(graph: SceneGraph, label: str) -> Action:
-    """Open the thing of this label, or the door that opens."""
-    if label == "door":
-        door = next(door for door in graph.doors if door.openable)
-        return Action(ActionKind.GO_TO_AND_OPEN, door.rooms[0], door.id)
-    obj = next(obj for obj in graph.objects if obj.label == label)
-    return Action(ActionKind.GO_TO_AND_OPEN, obj.room, obj.id)
 
 
 def test_gymnasium_accepts_it(make: Make) -> None:
@@ -149,18 +141,8 @@ def test_nothing_of_the_closed_leaf_stays_in_an_open_doorway(make: Make) -> None
 
 
 def test_the_same_seed_is_the_same_search(make: Make) -> None:
-    def search(env: IGibsonSearchEnv) -> list[SceneGraph]:
-        graph, _ = env.reset(seed=11)
-        env.action_space.seed(11)
-        graphs = [graph]
-        for _ in range(4):
-            action = env.action_space.sample()
-            if action is not DONE:
-                graphs.append(env.step(action)[0])
-        return graphs
-
     env = make(failure_rate=0.3)
-    assert search(env) == search(env) == search(make(failure_rate=0.3))
+    assert random_walk(env, 4) == random_walk(env, 4) == random_walk(make(failure_rate=0.3), 4)
 
 
 def test_the_voronoi_graph_a_picture_and_valid_graphs(make: Make) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from smallplan_planner.actions import DONE, Action, ActionKind, OutcomeCode
-from smallplan_planner.scene_graph import Pose, SceneGraph
+from smallplan_planner.scene_graph import Pose
 from smallplan_planner.search import SearchConfig
 from smallplan_training import cli
 from smallplan_training.rollout import run_episode
@@ -23,6 +23,7 @@ from smallplan_training.simulators.igibson.environment import IgibsonEnvironment
 from smallplan_training.teachers.expert import ExpertPolicy
 
 from ..conftest import TWO_ROOMS
+from .boxes import open_
 
 SPOON = {"start": Pose(1.0, 2.0, 0.0), "target": "spoon"}
 
@@ -44,15 +45,6 @@ def env(
         env = IGibsonSearchEnv([rooms], max_steps=10**9)
         yield env
         env.close()
-
-
-def open_(graph: SceneGraph, label: str) -> Action:
-    """Open the thing of this label, or the door that opens."""
-    if label == "door":
-        door = next(door for door in graph.doors if door.openable)
-        return Action(ActionKind.GO_TO_AND_OPEN, door.rooms[0], door.id)
-    obj = next(obj for obj in graph.objects if obj.label == label)
-    return Action(ActionKind.GO_TO_AND_OPEN, obj.room, obj.id)
 
 
 def test_a_search_by_hand(env: IGibsonSearchEnv) -> None:
