@@ -51,6 +51,16 @@ def world(tmp_path_factory: pytest.TempPathFactory, localhost_only: None) -> Ite
         yield made
 
 
+@pytest.fixture(autouse=True)
+def own_planners(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No planner outlives the test that started it, a failing one either: the next test's would not be alone."""
+    planners = request.getfixturevalue("world").planners if "world" in request.fixturenames else []
+    before = len(planners)
+    yield
+    for planner in planners[before:]:
+        planner.stop()
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with random weights that answers within a fraction of a second."""

@@ -17,7 +17,6 @@ import numpy as np
 import rclpy
 from action_msgs.msg import GoalStatus
 from nav_msgs.msg import OccupancyGrid as OccupancyGridMsg
-from rclpy.action import ActionClient
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -29,7 +28,7 @@ from std_msgs.msg import String
 
 from smallplan_planner.actions import ActionKind
 from smallplan_planner.mapping.occupancy import OccupancyGrid
-from smallplan_planner.nodes.action_client import FEEDBACK_QOS
+from smallplan_planner.nodes.action_client import FEEDBACK_QOS, SafeActionClient
 from smallplan_planner.nodes.convert import graph_from_msg, seconds_from_msg
 from smallplan_planner.scene_graph import SceneGraph
 from smallplan_training.errors import UserError
@@ -96,7 +95,7 @@ class DemoClient:
         self._node.create_subscription(OccupancyGridMsg, "map", self._on_map, latched)
         self._node.create_subscription(SceneGraphMsg, "scene_graph", self._on_graph, latched)
         self._node.create_subscription(String, "sim_node/episode", self._on_episode, latched)
-        self._client = ActionClient(self._node, FindObject, "find_object", feedback_sub_qos_profile=FEEDBACK_QOS)
+        self._client = SafeActionClient(self._node, FindObject, "find_object", feedback_sub_qos_profile=FEEDBACK_QOS)
         return self
 
     def __exit__(
