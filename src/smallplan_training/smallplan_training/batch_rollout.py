@@ -103,6 +103,7 @@ class BatchRollouts:
             raise ValueError(f"in_flight {in_flight}, teacher_threads {teacher_threads}; expected >= 1 and >= 0")
         self._generator, self._teacher = generator, teacher
         self._in_flight, self._make_env, self._teacher_threads = in_flight, make_env, teacher_threads
+        self._envs: list[SearchEnv] = []  # all that were made
         self._free: list[SearchEnv] = []
         self._priors = load_priors()
         self._rooms: BatchGenerator | None = None
@@ -127,7 +128,7 @@ class BatchRollouts:
             while waiting or running:
                 while waiting and len(running) < self._in_flight:
                     number, search = waiting.popleft()
-                    running.append(_Running(number, search, self._free.pop() if self._free else self._make_env()))
+                    running.append(_Running(number, search, self._take_env()))
                 self._name_rooms(running)
                 self._decide([one for one in running if one.record is None], seed, pool)
                 for one in running:
@@ -137,6 +138,19 @@ class BatchRollouts:
                         on_done(done[one.number])
                 running = [one for one in running if one.record is None]
         return [done[number] for number in sorted(done)]
+
+    def close(self) -> None:
+        """End what the environments run beside this process."""
+        for env in self._envs:
+            env.close()
+        self._envs.clear()
+        self._free.clear()
+
+    def _take_env(self) -> SearchEnv:
+        if not self._free:
+            self._envs.append(self._make_env())
+            return self._envs[-1]
+        return self._free.pop()
 
     def _pool(self) -> ThreadPoolExecutor | nullcontext[None]:
         threaded = self._teacher is not None and self._teacher_threads > 0

@@ -85,7 +85,9 @@ class Rollouts:
         }
 
     def close(self) -> None:
-        """End what is beside this process: nothing."""
+        """End what runs beside this process."""
+        self._sampling.close()
+        self._greedy.close()
 
     def _searches(self, tasks: Sequence[Task]) -> list[Search]:
         limits = partial(SearchConfig, self._config.tasks.max_steps, self._config.tasks.max_retries)

@@ -60,6 +60,7 @@ class WorkerRollouts(Rollouts):
 
     def close(self) -> None:
         """End the workers."""
+        super().close()
         self._workers.close()
 
     def _run(self, whole: _Part) -> Iterator[Trajectory]:

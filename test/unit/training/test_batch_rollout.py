@@ -25,6 +25,7 @@ from smallplan_training.batch_generation import Completion
 from smallplan_training.batch_rollout import BatchRollouts, Search, Trajectory, read_answer, training_env
 from smallplan_training.rewards import RewardConfig
 from smallplan_training.rollout import EpisodeRecord, run_episode
+from smallplan_training.simulators.house.env import NO_LIMIT, HouseSearchEnv
 from smallplan_training.simulators.house.episodes import Episode, draw_episode
 from smallplan_training.simulators.house.house import House
 from smallplan_training.teachers.teacher import ReadsAll, TeacherAnswer
@@ -205,6 +206,24 @@ def test_as_many_are_under_way_as_allowed_and_each_turn_draws_from_its_own_seed(
     assert max(model.sizes) == 2 and len(model.sizes) < sum(model.sizes)
     turns = [(4, number, turn) for number, t in enumerate(trajectories) for turn in range(len(t.turns))]
     assert sorted(map(tuple, model.seeds)) == turns
+
+
+def test_closing_ends_all_environments_that_were_made(episodes: list[Episode]) -> None:
+    made: list[HouseSearchEnv] = []
+    closed: list[HouseSearchEnv] = []
+
+    class Closing(HouseSearchEnv):
+        def close(self) -> None:
+            closed.append(self)
+
+    def make() -> HouseSearchEnv:
+        made.append(Closing(max_steps=NO_LIMIT, voronoi=True))
+        return made[-1]
+
+    whole = rollouts(ScriptedModel(), in_flight=2, make_env=make)
+    whole.run(searches(episodes))
+    whole.close()
+    assert len(made) == 2 and closed == made
 
 
 def test_a_rerun_and_another_number_under_way_give_the_same(
