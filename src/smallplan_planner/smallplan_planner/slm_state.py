@@ -23,6 +23,7 @@ from smallplan_planner.resources import user_cache
 logger = logging.getLogger(__name__)
 
 _MAGIC = b"smallplan-kv 1\n"
+_KEPT = 8  # files of a folder: those of models that nobody loads any more would fill the disk
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def state_file(folder: Path, identity: Sequence[str]) -> Path:
 
 
 def write_state(path: Path, state: SavedState) -> None:
-    """Write a cache; a file that is there is replaced as a whole. Raises OSError."""
+    """Write a cache; a file that is there is replaced as a whole, the folder's oldest are deleted. Raises OSError."""
     header = json.dumps({"tokens": state.tokens, "digest": hashlib.sha256(state.data).hexdigest()})
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
@@ -55,6 +56,9 @@ def write_state(path: Path, state: SavedState) -> None:
     except BaseException:
         os.unlink(name)
         raise
+    written = sorted(path.parent.glob("*.kv"), key=_age)
+    for old in written[_KEPT:]:
+        old.unlink(missing_ok=True)
 
 
 def read_state(path: Path) -> SavedState | None:
@@ -76,3 +80,11 @@ def read_state(path: Path) -> SavedState | None:
         logger.warning("the KV cache %s is damaged and is not used", path)
         return None
     return SavedState(tokens, data)
+
+
+def _age(path: Path) -> float:
+    """Greater for files that were written earlier; another process may have deleted it meanwhile."""
+    try:
+        return -path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -13,6 +13,7 @@ part is in `entrants.py`, what is measured in `metrics.py`, the JSON and the tab
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import zlib
@@ -26,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from smallplan_planner.policies import Policy, RandomPolicy, SlmPolicy
 from smallplan_planner.prompt import MODES, Helps
-from smallplan_planner.search import SearchConfig
+from smallplan_planner.search import ResultCode, SearchConfig
 from smallplan_training import metrics
 from smallplan_training.entrants import VARIANTS, Entrant, NamedModel, line_up, parse_models
 from smallplan_training.errors import UserError
@@ -48,6 +49,8 @@ from smallplan_training.simulators.factory import (
     resolve_scenes,
 )
 from smallplan_training.simulators.house.episodes import Episode, NoEpisode, draw_episode
+
+logger = logging.getLogger(__name__)
 
 TABLE_WIDTH = 120  # characters that the tables need
 RECORDED = 1  # episodes of each house
@@ -302,6 +305,9 @@ def run(args: argparse.Namespace) -> int:
         names = ", ".join(entrant.name for entrant in config.entrants)
         progress = bar.add_task(names, total=len(config.scenes) * config.episodes)
         runs = run_tasks(config, lambda: bar.advance(progress))
+    lost = sum(run.code == ResultCode.EXECUTOR_UNAVAILABLE.name for run in runs)
+    if lost:
+        logger.warning("%d of %d searches were lost by the simulator and count as failed; see above", lost, len(runs))
     report = report_all(runs, config, command=_command_line())
     if args.table is not None:
         report["paper"] = args.table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,15 @@ def test_the_default_folder_is_the_caches_of_the_user(monkeypatch: pytest.Monkey
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/robot")
     assert default_state_folder() == Path("/home/robot/.cache/smallplan/kv")
+
+
+def test_the_oldest_files_of_a_folder_make_room(tmp_path: Path) -> None:
+    for number in range(10):
+        path = state_file(tmp_path, [f"model {number}"])
+        write_state(path, SavedState((number,), b"x"))
+        os.utime(path, (1000 + number, 1000 + number))
+    (tmp_path / "notes.txt").write_text("mine")
+    write_state(state_file(tmp_path, ["model 2"]), SavedState((2,), b"newer"))
+    kept = {number for number in range(10) if read_state(state_file(tmp_path, [f"model {number}"])) is not None}
+    assert kept == {2, 3, 4, 5, 6, 7, 8, 9}
+    assert (tmp_path / "notes.txt").exists()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from io import StringIO
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from rich.console import Console
 
 from fixtures.tiny_gguf import write_tiny_gguf
+from smallplan_planner.actions import Action
 from smallplan_planner.search import SearchConfig
 from smallplan_training import cli
 from smallplan_training.errors import UserError
@@ -18,6 +20,8 @@ from smallplan_training.evaluation_tables import print_report
 from smallplan_training.metrics import EpisodeScore
 from smallplan_training.recording import read_recordings
 from smallplan_training.scenes import resolve_scenes
+from smallplan_training.simulators.house.env import HouseSearchEnv
+from smallplan_training.simulators.search_env import EpisodeLost
 
 
 def make_config(house_file: Path, *policies: str, **kwargs: object) -> EvaluateConfig:
@@ -242,3 +246,14 @@ def test_the_model_and_its_untrained_copy(
 def test_a_policy_without_episodes_is_refused() -> None:
     with pytest.raises(UserError, match="at least one"):
         EvaluateConfig((), (Path("x"),))
+
+
+def test_searches_that_the_simulator_lost_are_told(
+    house_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lose(self: HouseSearchEnv, action: Action) -> NoReturn:
+        raise EpisodeLost("the worker ended with code 7")
+
+    monkeypatch.setattr(HouseSearchEnv, "step", lose)
+    assert cli.main(["evaluate", "--policy", "greedy", "--scenes", str(house_file), "--episodes", "2"]) == 0
+    assert "2 of 2 searches were lost by the simulator and count as failed" in caplog.text
