@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _MAGIC = b"smallplan-kv 1\n"
 _KEPT = 8  # files of a folder: those of models that nobody loads any more would fill the disk
+_UNFINISHED = ".unfinished-"  # how a file's name begins while it is written
+_ABANDONED = 3600.0  # s
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,10 @@ def write_state(path: Path, state: SavedState) -> None:
     """Write a cache; a file that is there is replaced as a whole, the folder's oldest are deleted. Raises OSError."""
     header = json.dumps({"tokens": state.tokens, "digest": hashlib.sha256(state.data).hexdigest()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    for left in path.parent.glob(f"{_UNFINISHED}*"):  # by a process that was killed
+        if time.time() - _written(left) > _ABANDONED:
+            left.unlink(missing_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(_MAGIC + header.encode() + b"\n" + state.data)
@@ -56,8 +62,7 @@ def write_state(path: Path, state: SavedState) -> None:
     except BaseException:
         os.unlink(name)
         raise
-    written = sorted(path.parent.glob("*.kv"), key=_age)
-    for old in written[_KEPT:]:
+    for old in sorted(path.parent.glob("*.kv"), key=_written)[:-_KEPT]:
         old.unlink(missing_ok=True)
 
 
@@ -82,9 +87,9 @@ def read_state(path: Path) -> SavedState | None:
     return SavedState(tokens, data)
 
 
-def _age(path: Path) -> float:
-    """Greater for files that were written earlier; another process may have deleted it meanwhile."""
+def _written(path: Path) -> float:
+    """When, in s; now for a file that another process has just deleted."""
     try:
-        return -path.stat().st_mtime
+        return path.stat().st_mtime
     except FileNotFoundError:
-        return 0.0
+        return time.time()

@@ -48,7 +48,7 @@ from smallplan_training.bench_searches import (
     summarise,
 )
 from smallplan_training.bench_shapes import ShapeFigures, measure_named_shape
-from smallplan_training.bench_soak import DECISIONS, SITUATIONS, SoakTask, run_soak
+from smallplan_training.bench_soak import DECISIONS, SITUATIONS, SoakTask, check_decisions, run_soak
 from smallplan_training.bench_startup import measure_startup
 from smallplan_training.bench_tables import report_table, soak_table
 from smallplan_training.errors import UserError
@@ -59,6 +59,7 @@ from smallplan_training.scenes import default_model
 from smallplan_training.simulators.factory import HOUSE, IGIBSON, make_env
 from smallplan_training.simulators.house.env import HouseSearchEnv
 from smallplan_training.simulators.house.episodes import NoEpisode
+from smallplan_training.simulators.search_env import EpisodeLost
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def run_bench(config: BenchConfig) -> dict[str, Any]:
         report[f"grammar_share_{one.objects}_objects"] = one.share
     report["grammar"] = [asdict(one) for one in grammar]
     if "options" not in config.skip:
-        options = report["options"] = measure_options(config.model, threads, searches)
+        options = report["options"] = measure_options(config.model, threads, searches, absent)
         report["reuse_speedup"] = round(options[NO_REUSE]["seconds"] / options[DEFAULTS]["seconds"], 3)
         report["planner_rss_mb"] = options[DEFAULTS]["peak_rss_mb"]
     if "startup" not in config.skip:
@@ -157,7 +158,8 @@ def lead_searches(
     timer = DecisionTimer(generator)
     measured: list[Decision] = []
     recorded: list[RecordedSearch] = []
-    for env, graph, search in _searches(seed, classify):
+    env = make_env()
+    for graph, search in _searches(env, seed, classify):
         moments: list[Moment] = []
         while search.result is None and len(measured) < count:
             seen = graph
@@ -185,33 +187,36 @@ def measure_simulator(steps: int, seed: int, simulator: str = HOUSE) -> float:
     """
     policy: Policy = GreedyPolicy()
     done, seconds = 0, 0.0
-    for env, graph, search in _searches(seed, simulator=simulator):
-        while search.result is None:
-            search.observe(graph)
-            action = search.choose(policy.decide(search.situation())) if search.result is None else None
-            if action is None or search.result is not None:
-                break
-            start = time.perf_counter()
-            graph, _, _, _, info = env.step(action)
-            seconds += time.perf_counter() - start
-            search.report(info["outcome"])
-            done += 1
-            if done == steps:
-                env.close()
-                return done / seconds
+    env = make_env(simulator)
+    try:
+        for graph, search in _searches(env, seed):
+            while search.result is None:
+                search.observe(graph)
+                action = search.choose(policy.decide(search.situation())) if search.result is None else None
+                if action is None or search.result is not None:
+                    break
+                start = time.perf_counter()
+                graph, _, _, _, info = env.step(action)
+                seconds += time.perf_counter() - start
+                search.report(info["outcome"])
+                done += 1
+                if done == steps:
+                    return done / seconds
+    except EpisodeLost as error:
+        raise UserError(f"after {done} of {steps} steps: {error}") from error
+    finally:
+        env.close()
     raise AssertionError("searches don't end")
 
 
-def _searches(
-    seed: int, classify: str = "rule", simulator: str = HOUSE
-) -> Iterator[tuple[HouseSearchEnv, SceneGraph, SearchEpisode]]:
+def _searches(env: HouseSearchEnv, seed: int, classify: str = "rule") -> Iterator[tuple[SceneGraph, SearchEpisode]]:
     """One search after the other, each in another generated house, its first observation made."""
-    env, priors = make_env(simulator), load_priors()
+    priors = load_priors()
     config = SearchConfig(max_steps=MAX_STEPS, classify_rooms=classify)
     while True:
         try:
             graph, info = env.reset(seed=seed)
-            yield env, graph, SearchEpisode(info["target"], config, priors)
+            yield graph, SearchEpisode(info["target"], config, priors)
         except NoEpisode as error:
             logger.info("another house: %s", error)
         seed += 1
@@ -219,6 +224,7 @@ def _searches(
 
 def soak(config: BenchConfig, decisions: int) -> dict[str, Any]:
     """So many decisions over the situations of real searches, in a process of its own. Raises `UserError`."""
+    check_decisions(decisions)
     with loaded(config.model, n_threads=config.n_threads) as slm:
         _, searches = lead_searches(slm, min(SITUATIONS, decisions), config.seed, config.classify_rooms)
     figures = in_own_process(run_soak, SoakTask(config.model, searches, decisions, config.n_threads))

@@ -14,6 +14,7 @@ from typing import Any
 
 from smallplan_training.bench_process import in_own_process, peak_resident_mb
 from smallplan_training.bench_searches import RecordedSearch, loaded, replay, summarise
+from smallplan_training.errors import UserError
 
 DEFAULTS = "defaults"
 NO_REUSE = "reuse off"
@@ -58,12 +59,22 @@ def sets_of_options(threads: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def measure_options(model: Path, threads: int, searches: Sequence[RecordedSearch]) -> dict[str, dict[str, Any]]:
-    """The figures of each set of options, the defaults first; `threads` are llama.cpp's. Raises `UserError`."""
+def measure_options(
+    model: Path, threads: int, searches: Sequence[RecordedSearch], absent: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """The figures of each set of options, the defaults first; `threads` are llama.cpp's.
+
+    Why there are none of a set that the model can't have stands in `absent`. Raises `UserError` without the defaults'.
+    """
     measured: dict[str, OptionFigures] = {}
     for name, settings in sets_of_options(threads).items():
         task = OptionsTask(model, {"n_threads": threads, **settings}, searches)
-        measured[name] = in_own_process(measure_settings, task)
+        try:
+            measured[name] = in_own_process(measure_settings, task)
+        except UserError as error:
+            if name == DEFAULTS:
+                raise
+            absent[f"options.{name}"] = str(error)
     base = measured[DEFAULTS].seconds
     return {
         name: {**asdict(figures), "times_default": round(figures.seconds / base, 3)}

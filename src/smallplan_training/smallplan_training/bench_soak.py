@@ -55,10 +55,15 @@ class SoakFigures:
     p95_rise: float  # last over first, less 1
 
 
+def check_decisions(decisions: int, warm_up: int = SoakTask.warm_up) -> None:
+    """Raise `UserError` for fewer than twice the warm-up."""
+    if decisions < 2 * warm_up:
+        raise UserError(f"{decisions} decisions are too few to see a change; expected {2 * warm_up} or more")
+
+
 def run_soak(task: SoakTask) -> SoakFigures:
     """Decide so many times in this process. Raises `UserError` for fewer than twice the warm-up, or a failing model."""
-    if task.decisions < 2 * task.warm_up:
-        raise UserError(f"{task.decisions} decisions are too few to see a change; expected {2 * task.warm_up} or more")
+    check_decisions(task.decisions, task.warm_up)
     looks = np.unique(np.linspace(task.warm_up, task.decisions, _LOOKS).round())
     seconds, memory = np.zeros(task.decisions), []
     with loaded(task.model, n_threads=task.n_threads) as slm:

@@ -16,6 +16,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from smallplan_training.errors import UserError
@@ -110,6 +111,9 @@ class Workers:
             self._pool = ProcessPoolExecutor(self._workers, context)
         try:
             yield from self._pool.map(function, tasks)
+        except BrokenProcessPool as error:
+            self.close()
+            raise UserError(_killed(self._workers)) from error
         except BaseException:
             self.close()
             raise
@@ -127,6 +131,8 @@ class Workers:
                     yield ray.get(under_way[0])
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause if isinstance(error.cause, Exception) else error from error
+                except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+                    raise UserError(_killed(self._workers)) from error
                 under_way.popleft()
         finally:
             for reference in under_way:
@@ -147,6 +153,10 @@ class Workers:
                     ) from error
             self._ray = ray
         return self._ray
+
+
+def _killed(workers: int) -> str:
+    return f"one of {workers} worker processes was killed; where memory is short (see `dmesg`), take fewer workers"
 
 
 def _call(function: Callable[[_Task], _Result], task: _Task) -> _Result:

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--scenes", nargs="+", metavar="SPLIT|PATH", help="of stage 2, and no generated houses")
     parser.add_argument("--iterations", type=int, help="of stage 2")
-    parser.add_argument("--minutes", type=float, help="of stage 2, summed over resumptions")
+    parser.add_argument("--minutes", type=float, help="of stage 2 without its validation, summed over resumptions")
     parser.add_argument("--seed", type=int, help="of everything that is drawn")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="any other setting")
     parser.add_argument(

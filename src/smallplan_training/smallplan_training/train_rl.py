@@ -13,6 +13,7 @@ import numpy as np
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
+from smallplan_planner.search import ResultCode
 from smallplan_training.batch_rollout import Trajectory
 from smallplan_training.errors import UserError
 from smallplan_training.probe import score_suites
@@ -78,9 +79,16 @@ def improve(run: Run) -> None:
 
 
 def _search(run: Run, rollouts: Rollouts, tasks: Sequence[Task]) -> list[Trajectory]:
-    """The searches of an iteration. A teacher that fails for good ends the run, after a checkpoint."""
+    """The searches of an iteration; those that the simulator lost say nothing of the model and are left out.
+
+    A teacher that fails for good, or a simulator that loses all, ends the run, after a checkpoint.
+    """
     try:
-        return rollouts.sample(tasks, run.seed(run.progress.step, 0))
+        found = rollouts.sample(tasks, run.seed(run.progress.step, 0))
+        kept = [one for one in found if one.record.result.code is not ResultCode.EXECUTOR_UNAVAILABLE]
+        if not kept:
+            raise UserError(f"the simulator lost all of {len(found)} searches; the warnings above say why")
+        return kept
     except UserError:
         if run.processes == 1:  # several would wait for those that have not failed
             run.save()

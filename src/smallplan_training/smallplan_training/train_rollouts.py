@@ -66,7 +66,10 @@ class Rollouts:
 
     def greedy(self, tasks: Sequence[Task]) -> list[Trajectory]:
         """Searches by the likeliest answers."""
-        return self._greedy.run(self._searches(tasks))
+        try:
+            return self._greedy.run(self._searches(tasks))
+        finally:
+            self._greedy.close()  # those of `sample` stay; both together may be too many
 
     def answer(self, prompts: Sequence[Sequence[Message]]) -> list[str]:
         """The likeliest answers to some prompts."""
@@ -97,7 +100,9 @@ class Rollouts:
 def _at_once(config: TrainConfig) -> int:
     """Searches under way in this process. Each of them in iGibson has a worker, which keeps a core busy."""
     wanted = config.rollouts.in_flight
-    return wanted if config.tasks.simulator == HOUSE else min(wanted, os.cpu_count() or 1)
+    if config.tasks.simulator == HOUSE:
+        return wanted
+    return min(wanted, max(1, (os.cpu_count() or 1) // config.rollouts.workers))
 
 
 class UsableAnswers:

@@ -63,3 +63,12 @@ def test_the_oldest_files_of_a_folder_make_room(tmp_path: Path) -> None:
     kept = {number for number in range(10) if read_state(state_file(tmp_path, [f"model {number}"])) is not None}
     assert kept == {2, 3, 4, 5, 6, 7, 8, 9}
     assert (tmp_path / "notes.txt").exists()
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    old, new = tmp_path / ".unfinished-old", tmp_path / ".unfinished-new"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (1000, 1000))
+    write_state(state_file(tmp_path, ["model"]), SavedState((1,), b"x"))
+    assert not old.exists() and new.exists(), "another process may still write the new one"

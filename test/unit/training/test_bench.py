@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from fixtures.tiny_gguf import write_tiny_gguf
+from smallplan_planner.actions import Action
 from smallplan_planner.slm import Slm
-from smallplan_training import bench
+from smallplan_training import bench, bench_options
 from smallplan_training.bench_grammar import measure_grammar
-from smallplan_training.bench_options import OptionsTask, measure_settings
+from smallplan_training.bench_options import DEFAULTS, OptionsTask, measure_options, measure_settings
 from smallplan_training.bench_searches import Moment, RecordedSearch, first_decisions, replay
 from smallplan_training.bench_soak import SoakTask, run_soak
 from smallplan_training.errors import UserError
+from smallplan_training.simulators.house.env import HouseSearchEnv
+from smallplan_training.simulators.search_env import EpisodeLost
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,30 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
         bench.run_bench(bench.BenchConfig(tmp_path / "empty.gguf"))
     with pytest.raises(UserError, match="0 decisions and 200 steps"):
         bench.BenchConfig(tmp_path / "empty.gguf", decisions=0)
+    with pytest.raises(UserError, match="-5 decisions are too few"):
+        bench.run(parse("--soak", "-5", "--model", str(tmp_path / "empty.gguf")))
+
+
+def test_a_simulator_that_breaks_down_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[HouseSearchEnv] = []
+
+    def lose(self: HouseSearchEnv, action: Action) -> NoReturn:
+        raise EpisodeLost("the worker ended with code 7")
+
+    monkeypatch.setattr(HouseSearchEnv, "step", lose)
+    monkeypatch.setattr(HouseSearchEnv, "close", closed.append)
+    with pytest.raises(UserError, match="after 0 of 3 steps: the worker ended with code 7"):
+        bench.measure_simulator(3, seed=0)
+    assert len(closed) == 1
+
+
+def test_options_that_a_model_can_not_have_are_told(
+    model: Path, searches: tuple[RecordedSearch, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_options, "sets_of_options", lambda threads: {DEFAULTS: {}, "odd": {"cache_type": "f3"}})
+    absent: dict[str, str] = {}
+    assert list(measure_options(model, 1, searches, absent)) == [DEFAULTS]
+    assert "cache_type is 'f3'" in absent["options.odd"]
 
 
 def test_options_of_the_trainer_are_refused_without_it(tmp_path: Path) -> None:

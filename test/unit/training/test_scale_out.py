@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -111,3 +112,12 @@ def test_ray_gives_the_same_results_and_errors_from_other_processes(cluster: Non
 def test_a_cluster_that_is_not_there_is_named() -> None:
     with pytest.raises(UserError, match=r"no Ray cluster at '127.0.0.1:1'"):
         list(map_tasks(abs, [1], backend="ray", address="127.0.0.1:1"))
+
+
+def kill_itself(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_is_named() -> None:
+    with pytest.raises(UserError, match="one of 2 worker processes was killed"):
+        list(map_tasks(kill_itself, range(4), workers=2))

@@ -24,6 +24,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from smallplan_training import checkpoint, cli, ppo, train_rl  # noqa: E402
 from smallplan_training.samples import Sample, SampleFile  # noqa: E402
+from smallplan_training.simulators.house.env import HouseSearchEnv  # noqa: E402
+from smallplan_training.simulators.search_env import EpisodeLost  # noqa: E402
 from smallplan_training.teachers.teacher import ExpertAdapter  # noqa: E402
 from smallplan_training.train import FILE_TYPES  # noqa: E402
 from unit.training.tiny_models import ANSWER, OTHER_ANSWER, OTHER_PROMPT, PROMPT, save_tiny  # noqa: E402
@@ -283,6 +285,27 @@ def test_weights_that_diverge_and_a_full_memory_are_told_with_the_remedy(
     monkeypatch.undo()
     assert train(config, tmp_path / "run", "--set", "ppo.minibatch_tokens=1024") == 0  # the remedy is allowed
     assert "goes on in stage 2 after iteration 0" in capsys.readouterr().out
+
+
+def test_searches_that_the_simulator_loses_teach_nothing(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reset, to_lose = HouseSearchEnv.reset, 1
+
+    def lose(self: HouseSearchEnv, **arguments: Any) -> Any:
+        nonlocal to_lose
+        to_lose -= 1
+        if to_lose >= 0:
+            raise EpisodeLost("the worker ended with code 7")
+        return reset(self, **arguments)
+
+    monkeypatch.setattr(HouseSearchEnv, "reset", lose)
+    assert train(config, tmp_path / "run", "--set", "rollouts.episodes=2") == 0
+    (stage_2,) = log(tmp_path / "run", "reinforce")
+    assert stage_2["episodes"] == 1
+    to_lose = 2
+    assert train(config, tmp_path / "other", "--set", "rollouts.episodes=2") == cli.USER_ERROR
+    assert "the simulator lost all of 2 searches" in capsys.readouterr().err
 
 
 def test_the_exports_types_are_those_that_export_knows() -> None:

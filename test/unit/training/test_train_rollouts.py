@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,9 +13,10 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from fixtures.endpoint import running_endpoint
+from smallplan_training import train_rollouts
 from smallplan_training.base_model import load_language_model
 from smallplan_training.batch_rollout import Trajectory
-from smallplan_training.train_config import TrainConfig, build
+from smallplan_training.train_config import RolloutConfig, TaskConfig, TrainConfig, build
 from smallplan_training.train_rollouts import Rollouts, even_shares, means, summed
 from smallplan_training.train_state import base_options
 from smallplan_training.train_tasks import TaskSource
@@ -64,3 +66,14 @@ def test_figures_of_processes_are_summed_or_averaged() -> None:
     assert summed(parts) == {"a": 4.0, "b": 6.0}
     assert means(parts) == {"episodes": 2.0, "a": 2.0, "b": 3.0}
     assert summed([{}, {}]) == {}
+
+
+@pytest.mark.parametrize(("workers", "at_once"), [(1, 4), (2, 2), (16, 1)])
+def test_searches_in_igibson_are_as_many_as_there_are_cores(
+    workers: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    rollouts = RolloutConfig(in_flight=32, workers=workers)
+    config = TrainConfig(base="any", tasks=TaskConfig(simulator="igibson"), rollouts=rollouts)
+    assert train_rollouts._at_once(config) == at_once
+    assert train_rollouts._at_once(replace(config, tasks=TaskConfig())) == 32

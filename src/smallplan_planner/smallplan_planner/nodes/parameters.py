@@ -58,7 +58,9 @@ class PlannerParameters:
         "", "Folder whose LoRA adapters (*.gguf) are loaded at once, to be chosen by lora_path. '' = none."
     )
     n_ctx: int = _parameter(4096, "Tokens of context of the model, prompt and answer together.", low=256, high=131072)
-    n_threads: int = _parameter(0, "CPU threads of the model. 0 = one per core, at most 4.", low=0, high=256)
+    n_threads: int = _parameter(
+        0, "CPU threads of the model. 0 = one for a small model, else one per core, at most 4.", low=0, high=256
+    )
     n_gpu_layers: int = _parameter(0, "Layers of the model on the GPU. -1 = all, 0 = none.", low=-1, high=1000)
     temperature: float = _parameter(0.0, "Sampling temperature. 0 = always the likeliest token.", low=0.0, high=2.0)
     seed: int = _parameter(0, "Seed of the sampling.", low=0, high=2**31 - 1)

@@ -375,8 +375,11 @@ class SearchRunner:
             if time.monotonic() >= give_up:
                 return self._time_out(execution)
             if not self._executor.available() and not self._wait_for_executor(execution):
-                self._execution = None
-                raise _Stopped(ResultCode.EXECUTOR_UNAVAILABLE, "the executor disappeared in the middle of an action")
+                self._forget_execution()
+                raise _Stopped(
+                    ResultCode.EXECUTOR_UNAVAILABLE,
+                    "the executor disappeared in the middle of an action; the robot may still move",
+                )
         self._execution = None
         assert execution.outcome is not None
         return execution.outcome

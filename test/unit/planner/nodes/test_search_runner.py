@@ -239,6 +239,20 @@ def test_an_executor_that_ends_with_the_planner_is_not_waited_for() -> None:
     assert world.executions[0].cancelled
 
 
+def test_an_executor_that_disappears_while_the_robot_drives_is_asked_to_stop() -> None:
+    world = Surroundings(limits=replace(QUICK, executor_timeout=0.1, execution_timeout=20.0))
+
+    def leave(planned: PlannedAction, execution: Execution) -> None:
+        execution.accepted = True
+        world.present = False
+
+    world.react = leave
+    world.see()
+    result = world.run()
+    assert result.code is ResultCode.EXECUTOR_UNAVAILABLE and "may still move" in result.message
+    assert world.executions[0].cancelled
+
+
 def test_a_late_model_is_replaced_for_one_decision_and_then_asked_again() -> None:
     world = Surroundings(limits=replace(QUICK, deadline=0.1), fallback=GreedyPolicy(), max_steps=2)
     asked: list[threading.Event] = []

@@ -24,6 +24,8 @@ from smallplan_training.simulators.house.perception import SightLines
 from smallplan_training.simulators.house.placement import ObjectPlacer
 from smallplan_training.simulators.house.raster import NO_OWNER, RESOLUTION, SOLID, HouseRaster, fits, rasterise
 
+SPAWNED = "spawned-"
+"""How the ids of spawned objects begin."""
 MAX_DRAWS = 200
 REACH = 1.0
 """m: a target is reachable when the robot gets this near to it, and containers are opened from this near."""
@@ -84,7 +86,7 @@ def shortest_path(house: House, start: Pose, target: str, raster: HouseRaster | 
 def _spawn(house: House, rng: np.random.Generator, priors: Priors) -> House:
     placer = ObjectPlacer(house, priors)
     spawned = [
-        placer.draw(rng, placer.categories[int(rng.integers(len(placer.categories)))], f"spawned-{index + 1}")
+        placer.draw(rng, placer.categories[int(rng.integers(len(placer.categories)))], f"{SPAWNED}{index + 1}")
         for index in range(len(house.objects))
     ]
     return house.with_objects([*house.objects, *spawned])

@@ -56,7 +56,7 @@ def find_assets(house: Path, given: str | Path | None) -> Assets:
     if path is None:
         looked = " or ".join(str(place) for place in places)
         raise HouseError(
-            f"{house}: a ProcTHOR house needs its assets' sizes, found no {looked}; name the file with `assets`"
+            f"{house}: a ProcTHOR house needs its assets' sizes, found no {looked}; put `assets.json` there"
         )
     try:
         assets = json.loads(path.read_text(encoding="utf-8"))

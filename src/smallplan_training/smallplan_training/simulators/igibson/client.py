@@ -325,7 +325,10 @@ def _bind(listener: socket.socket, path: Path) -> None:
 
 
 def _new_log() -> Path:
-    """An empty file for what a worker writes; the oldest are removed. Raises `UserError` where there can be none."""
+    """An empty file for what a worker writes; the oldest of those whose processes have ended are removed.
+
+    Raises `UserError` where there can be none.
+    """
     folder = user_cache() / "igibson" / "logs"
     path = folder / f"worker-{os.getpid()}-{next(_numbers)}.log"
     try:
@@ -335,9 +338,15 @@ def _new_log() -> Path:
         raise UserError(
             f"{path}: can't be written: {error.strerror}; set XDG_CACHE_HOME to a folder for caches"
         ) from error
-    for old in sorted(folder.glob("worker-*.log"), key=_modified)[:-_KEPT_LOGS]:
+    ended = [old for old in folder.glob("worker-*.log") if not _is_running(old)]
+    for old in sorted(ended, key=_modified)[:-_KEPT_LOGS]:
         old.unlink(missing_ok=True)
     return path
+
+
+def _is_running(log: Path) -> bool:
+    """Whether the process whose worker writes this log still runs."""
+    return Path("/proc", log.name.split("-")[1]).exists()
 
 
 def _modified(path: Path) -> float:

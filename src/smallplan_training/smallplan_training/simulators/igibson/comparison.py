@@ -23,7 +23,7 @@ from rich.table import Table
 from smallplan_planner.actions import Action, ActionKind, Outcome
 from smallplan_planner.policies import Policy
 from smallplan_planner.scene_graph import SceneGraph
-from smallplan_planner.search import SearchConfig
+from smallplan_planner.search import ResultCode, SearchConfig
 from smallplan_training.errors import UserError
 from smallplan_training.evaluate import episode_seed
 from smallplan_training.figures import add_json_argument, check_writable, write_figures
@@ -90,10 +90,13 @@ class _Follower:
         return answer
 
 
-def compare(episode: Episode, embedded: HouseSearchEnv, igibson: HouseSearchEnv, policy: Policy) -> Agreement:
-    """Search in both; what they know in the end. The policy sees the embedded one alone."""
+def compare(episode: Episode, embedded: HouseSearchEnv, igibson: HouseSearchEnv, policy: Policy) -> Agreement | None:
+    """Search in both; what they know in the end, None where iGibson loses the episode. The policy sees the embedded
+    one alone."""
     both = _Follower(embedded, igibson)
-    run_episode(both, episode, policy, SearchConfig())  # type: ignore[arg-type]
+    record = run_episode(both, episode, policy, SearchConfig())  # type: ignore[arg-type]
+    if record.result.code is ResultCode.EXECUTOR_UNAVAILABLE:
+        return None
     alike = [one.success == other.success for one, other in both.outcomes]
     ours, theirs = embedded.robot.perception, igibson.robot.perception
     known = (ours.known >= 0) & (theirs.known >= 0)
@@ -189,6 +192,9 @@ def compare_scenes(
                 except NoEpisode as error:
                     raise UserError(str(error)) from error
                 made = compare(episode, embedded, igibson, ExpertPolicy())
+                if made is None:
+                    log.warning("%s %d is left out: iGibson lost the episode", house.name, index)
+                    continue
                 found.setdefault(house.name, []).append(made)
                 if console is not None:
                     console.print(f"{house.name} {index}: {_in_words(made)}", highlight=False)
@@ -213,10 +219,13 @@ def run(args: argparse.Namespace) -> int:
     scenes = resolve_scenes(IGIBSON, args.scenes, args.max_scenes)
     found = compare_scenes(scenes, args.episodes, args.seed, Console(stderr=True))
     rows = [item for items in found.values() for item in items]
+    embedded_m = sum(row.embedded_m for row in rows)
+    if not embedded_m:
+        raise UserError(f"nothing to compare: of {len(rows)} episodes none has an action that both could do")
     report = {
         "episodes": len(rows),
         **{name: round(100 * float(np.mean([getattr(row, name) for row in rows])), 2) for name in _SHARES},
-        "path": round(100 * (sum(row.igibson_m for row in rows) / sum(row.embedded_m for row in rows) - 1), 2),
+        "path": round(100 * (sum(row.igibson_m for row in rows) / embedded_m - 1), 2),
         "per_scene": {name: [asdict(item) for item in items] for name, items in found.items()},
     }
     write_figures(args.json, report)

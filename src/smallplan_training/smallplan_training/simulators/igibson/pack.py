@@ -13,8 +13,10 @@ import json
 import re
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,9 @@ PACK_VERSION = 5
 """Part of a pack's place in the cache: a new way of making packs does not find old ones."""
 NAMES_FORMAT = 1
 DOOR = "door"
+_KEPT_PACKS = 64  # in the cache; one takes up to 5 MB
+_UNFINISHED = ".pack-"  # how the name of a folder begins that is being written
+_DAY = 86400.0  # s
 PREFIX = "smallplan_"
 """Before the categories of furniture and objects: iGibson's own categories come with states that need its assets."""
 
@@ -89,10 +94,12 @@ def cached_pack(house: House) -> Pack:
     text = json.dumps([PACK_VERSION, house.to_json()], sort_keys=True)
     folder = user_cache() / "igibson" / "packs" / hashlib.sha256(text.encode()).hexdigest()[:20]
     if folder.is_dir():
+        folder.touch()  # in use
         return Pack.load(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".pack-", dir=folder.parent))
+        _make_room(folder.parent)
+        temporary = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder.parent))
         try:
             _PackWriter(house, temporary).write()
             temporary.rename(folder)
@@ -104,6 +111,18 @@ def cached_pack(house: House) -> Pack:
                 f"{folder.parent}: can't be written: {error.strerror}; set XDG_CACHE_HOME to a folder for caches"
             ) from error
     return Pack.load(folder)
+
+
+def _make_room(packs: Path) -> None:
+    """Remove the packs that were used longest ago, and what a process left unfinished that was killed."""
+    used = []
+    for folder in packs.iterdir():
+        with suppress(FileNotFoundError):  # another process is as far
+            used.append((folder.stat().st_mtime, folder))
+    finished = [(when, folder) for when, folder in sorted(used) if not folder.name.startswith(_UNFINISHED)]
+    abandoned = [folder for when, folder in used if folder.name.startswith(_UNFINISHED) and when < time.time() - _DAY]
+    for folder in [*abandoned, *(folder for _, folder in finished[: 1 - _KEPT_PACKS])]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_pack(house: House, folder: Path) -> Pack:

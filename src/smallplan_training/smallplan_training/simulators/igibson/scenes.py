@@ -14,7 +14,7 @@ from typing import Any
 from smallplan_planner.scene_graph import Point
 from smallplan_training import scenes as house_scenes
 from smallplan_training.errors import UserError
-from smallplan_training.simulators.house.episodes import Episode
+from smallplan_training.simulators.house.episodes import SPAWNED, Episode
 from smallplan_training.simulators.house.house import Furniture, House, HouseDoor, HouseObject, Point2
 from smallplan_training.simulators.house.raster import HouseRaster
 from smallplan_training.simulators.igibson.arrangement import RestPlace, rest_places
@@ -88,7 +88,8 @@ def scene_of(house: House) -> IGibsonScene:
     """Where iGibson finds this house: in its data set when it is from there, else in a pack, made if missing."""
     root = dataset_folder()
     if root is not None and (root / "scenes" / house.name / "urdf").is_dir():
-        items: list[Furniture | HouseDoor | HouseObject] = [*house.furniture, *house.doors, *house.objects]
+        own = [item for item in house.objects if not item.id.startswith(SPAWNED)]  # an episode's are to be placed
+        items: list[Furniture | HouseDoor | HouseObject] = [*house.furniture, *house.doors, *own]
         return IGibsonScene(root, house.name, {item.id: item.id for item in items}, pack=False)
     pack = cached_pack(house.with_objects(()))
     return IGibsonScene(pack.folder, pack.scene, pack.names, pack=True)

@@ -208,10 +208,19 @@ def test_a_recording_holds_what_the_camera_showed(make: Make) -> None:
     assert pictures[0][2] in render_page("a title", [], [], [recording])
 
 
+@pytest.mark.parametrize("kind", ["reset", "move"])
+def test_an_episode_that_is_lost_is_not_compared(make: Make, kind: str) -> None:
+    env = make(max_steps=10**9)
+    env.reset(seed=0, options=SPOON)
+    broken = make({"kind": kind, "do": "die"}, max_steps=10**9)
+    assert compare(env.episode, HouseSearchEnv(max_steps=10**9), broken, ExpertPolicy()) is None
+
+
 def test_both_simulators_are_led_through_the_same_search(make: Make, two_rooms: House) -> None:
     env = make(max_steps=10**9)
     env.reset(seed=0, options=SPOON)
     agreement = compare(env.episode, HouseSearchEnv(max_steps=10**9), env, ExpertPolicy())
+    assert agreement is not None
     assert agreement.actions >= 2 and agreement.carried_out == 1.0
     assert min(agreement.cells, agreement.rooms, agreement.objects, agreement.doors) > 0.9
     assert 0 < agreement.igibson_m == pytest.approx(agreement.embedded_m, rel=0.1)

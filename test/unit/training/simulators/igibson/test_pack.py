@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -196,6 +197,21 @@ class TestMaking:
         assert cached_pack(replace(bare, furniture=small_house.furniture[:2])).folder != cached_pack(bare).folder
         assert len(calls) == 2
         assert len(list((tmp_path / "smallplan" / "igibson" / "packs").iterdir())) == 2
+
+    def test_the_packs_that_were_used_longest_ago_make_room(
+        self, small_house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr(pack_module, "_KEPT_PACKS", 2)
+        houses = [replace(small_house, furniture=small_house.furniture[:n], objects=()) for n in (1, 2, 3)]
+        first, second = (cached_pack(house).folder for house in houses[:2])
+        unfinished = first.with_name(".pack-killed")
+        unfinished.mkdir()
+        for age, folder in enumerate((second, first, unfinished), 2):
+            os.utime(folder, (86400.0 / age, 86400.0 / age))
+        assert cached_pack(houses[0]).folder == first  # used again
+        third = cached_pack(houses[2]).folder
+        assert set(first.parent.iterdir()) == {first, third}
 
     def test_a_cache_that_cannot_be_written_is_named(
         self, small_house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

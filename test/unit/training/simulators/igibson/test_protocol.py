@@ -86,6 +86,8 @@ def described(**changes: Any) -> str:
         (header(described(shape=[-1]), 2) + b"xx", "expected a list of sizes"),
         (header(described(shape=[1 << 40]), 2) + b"xx", "expected a list of sizes"),
         (header(described(shape="2"), 2) + b"xx", "expected a list of sizes"),
+        (header(described(shape=[0] * 100)), "at most 8 dimensions"),
+        (header(described(shape=[0, 1 << 28, 1 << 28])), "at most 8 dimensions"),
         (header(described(), 3) + b"xxx", "don't fill the 3 bytes"),
     ],
 )
@@ -162,6 +164,8 @@ def hello(**changes: Any) -> Message:
     ("said", "error"),
     [
         ([hello(), Message("proof", {"version": protocol.VERSION, "proof": "0" * 64})], "does not know the secret"),
+        ([hello(), Message("proof", {"version": protocol.VERSION, "proof": "\u00e9"})], "does not know the secret"),
+        ([hello(nonce="\ud800"), Message("proof", {"version": protocol.VERSION})], "does not know the secret"),
         ([hello(version=99)], "speaks version 99 of the protocol"),
         ([Message("look")], "said 'look'; expected 'hello'"),
         ([hello(nonce="x" * 5000)], "at most"),

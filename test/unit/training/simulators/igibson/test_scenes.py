@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,11 @@ def test_an_episodes_objects_are_placed_in_a_pack(two_rooms: House) -> None:
 def test_only_what_is_not_there_is_placed(two_rooms: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IGIBSON_DATASET_PATH", str(data_set(tmp_path / "data", [two_rooms.name])))
     assert to_place(episode(two_rooms), scene_of(two_rooms)) == []
+    drawn = draw_episode(replace(two_rooms, generated=True), 1)
+    spawned = [item for item in drawn.house.objects if item not in two_rooms.objects]
+    told = to_place(drawn, scene_of(drawn.house))
+    assert len(spawned) == len(two_rooms.objects)
+    assert [(item["category"], item["position"]) for item in told] == [(o.category, o.position) for o in spawned]
 
 
 @pytest.mark.parametrize("command", ["evaluate --policy greedy", "collect --output {folder}/samples.jsonl"])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import secrets
 import socket
 import struct
@@ -31,6 +32,7 @@ HANDSHAKE_TIMEOUT = 10.0
 _BODY_TIMEOUT = 60.0  # s for the rest of a message that has begun
 _DTYPES = ("bool", "uint8", "uint16", "int32", "int64", "float32", "float64")
 _LENGTHS = struct.Struct("!II")
+_MAX_DIMENSIONS = 8
 _MAX_HELLO = 4096  # bytes: strangers get no more
 _NONCE = 32  # bytes
 
@@ -190,11 +192,12 @@ def _receive_hello(channel: Channel, kind: str, timeout: float) -> Message:
 
 
 def _proof(secret: str, side: str, nonce: str) -> str:
-    return hmac.new(secret.encode(), f"{side}/{nonce}".encode(), hashlib.sha256).hexdigest()
+    return hmac.new(secret.encode(), f"{side}/{nonce}".encode("utf-8", "backslashreplace"), hashlib.sha256).hexdigest()
 
 
 def _check_proof(message: Message, secret: str, side: str, nonce: str) -> None:
-    if not hmac.compare_digest(str(message.fields.get("proof", "")), _proof(secret, side, nonce)):
+    told = str(message.fields.get("proof", "")).encode("utf-8", "backslashreplace")
+    if not hmac.compare_digest(told, _proof(secret, side, nonce).encode()):
         raise ProtocolError("the other side does not know the secret")
 
 
@@ -240,7 +243,10 @@ def _parse_array(item: Any) -> tuple[str, np.dtype, tuple[int, ...], int]:
     if not isinstance(shape, list) or not all(type(n) is int and 0 <= n <= MAX_ARRAYS for n in shape):
         raise ProtocolError(f"array {name!r} has the shape {shape!r}; expected a list of sizes")
     dtype = np.dtype(item["dtype"]).newbyteorder("<")
-    size = dtype.itemsize
-    for extent in shape:
-        size *= extent
-    return name, dtype, tuple(shape), size
+    size = dtype.itemsize * math.prod(extent or 1 for extent in shape)  # numpy refuses huge ones without elements, too
+    if len(shape) > _MAX_DIMENSIONS or size > MAX_ARRAYS:
+        raise ProtocolError(
+            f"array {name!r} has the shape {shape!r}; expected at most {_MAX_DIMENSIONS} dimensions and {MAX_ARRAYS} "
+            "bytes"
+        )
+    return name, dtype, tuple(shape), 0 if 0 in shape else size

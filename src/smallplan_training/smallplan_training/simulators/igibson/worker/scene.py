@@ -56,6 +56,7 @@ class SceneInPhysics:
         simulator.import_scene(self._scene)
         self._of_scene = list(self._scene.objects_by_name.values())
         self._placed: list[URDFObject] = []
+        self._giving_way: set[tuple[int, int, int]] = set()  # (robot, body, joint) that don't meet
         self._let_leaves_pass()
 
     def describe(self) -> list[dict[str, Any]]:
@@ -67,6 +68,9 @@ class SceneInPhysics:
         for thing in self._placed:
             self._remove(thing)
         self._placed = []
+        for robot, body, joint in self._giving_way:
+            p.setCollisionFilterPair(robot, body, -1, joint, 1)
+        self._giving_way.clear()
         self._scene.reset_scene_objects()
         self._scene.force_wakeup_scene_objects()
 
@@ -117,6 +121,7 @@ class SceneInPhysics:
         riders = [rider for _, body, joint, kind, *_ in moving for rider in self._riders(body, joint, kind)]
         for _, body, joint, kind, low, high in moving:
             p.setCollisionFilterPair(robot, body, -1, joint, 0 if opening else 1)
+            (self._giving_way.add if opening else self._giving_way.discard)((robot, body, joint))
             goal = _open_position(low, high) if opening else 0.0
             p.setJointMotorControl2(
                 body, joint, p.POSITION_CONTROL, targetPosition=goal, force=_FORCE, maxVelocity=_SPEED[kind]
