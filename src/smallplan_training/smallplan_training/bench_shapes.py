@@ -1,7 +1,7 @@
 """Memory and speed of full-size models where none can be downloaded: random weights in their shape, by the planner.
 
-A process of its own loads the file as the planner's node does, and decides in situations of real searches under the
-node's deadline, then under one that leaves time for little more than the command.
+A process of its own loads the file as the planner's node does, and decides in situations of real searches: without a
+deadline, under the node's, and under one that leaves time for little more than the command.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class ShapeFigures:
     file_mb: float
     rss_mb: float  # the most that a process had resident that loaded it and decided
     load_s: float
-    prompt_tps: float  # 0, as the next: no answer came in time
+    prompt_tps: float
     generation_tps: float
     n_ctx: int
-    decisions: int  # under each of the two deadlines
+    decisions: int  # without a deadline, and under each of the two
     usual: Punctuality
     tight: Punctuality
 
@@ -84,25 +84,24 @@ def measure_shape(
 
 
 def decide_in_time(task: ShapeTask) -> ShapeFigures:
-    """Load the model in this process, and decide in all situations, twice."""
+    """Load the model in this process, and decide in all situations, three times."""
     begun = time.perf_counter()
     with loaded(task.model, n_ctx=task.n_ctx, n_threads=task.n_threads) as slm:
         load = time.perf_counter() - begun
+        free = list(replay(slm, task.searches))
+        unread = max(one.generation.prompt_tokens - one.generation.reused_tokens for one in free)
+        short = round(_SLACK * (unread * slm.speeds.prompt.seconds + slm.speeds.command_seconds(_COMMAND)), 2)
         usual = list(replay(slm, task.searches, task.deadline))
-        decided = [decision for decision in usual if not decision.late]
-        unread = max((one.generation.prompt_tokens - one.generation.reused_tokens for one in decided), default=0)
-        needed = unread * slm.speeds.prompt.seconds + slm.speeds.command_seconds(_COMMAND)
-        short = min(task.deadline, round(_SLACK * needed, 2))
         tight = list(replay(slm, task.searches, short))
-    figures = summarise(decided) if decided else None
+    figures = summarise(free)
     return ShapeFigures(
         file_mb=round(task.model.stat().st_size / 1e6, 1),
         rss_mb=round(peak_resident_mb(), 1),
         load_s=round(load, 2),
-        prompt_tps=figures.prompt_tps if figures is not None else 0.0,
-        generation_tps=figures.generation_tps if figures is not None else 0.0,
+        prompt_tps=figures.prompt_tps,
+        generation_tps=figures.generation_tps,
         n_ctx=task.n_ctx,
-        decisions=len(usual),
+        decisions=len(free),
         usual=_punctuality(usual, task.deadline),
         tight=_punctuality(tight, short),
     )
