@@ -82,7 +82,7 @@ def test_a_simulator_that_breaks_down_is_named(monkeypatch: pytest.MonkeyPatch) 
         raise EpisodeLost("the worker ended with code 7")
 
     monkeypatch.setattr(HouseSearchEnv, "step", lose)
-    monkeypatch.setattr(HouseSearchEnv, "close", closed.append)
+    monkeypatch.setattr(HouseSearchEnv, "close", lambda self: closed.append(self))
     with pytest.raises(UserError, match="after 0 of 3 steps: the worker ended with code 7"):
         bench.measure_simulator(3, seed=0)
     assert len(closed) == 1
