@@ -26,9 +26,10 @@ class ActionKind(IntEnum):
 
     @property
     def verb(self) -> str:
-        return self.name.lower()
+        return _VERBS[self]
 
 
+_VERBS = {kind: kind.name.lower() for kind in ActionKind}
 ARGUMENTS = {
     ActionKind.NAVIGATE: ("room", "object"),
     ActionKind.GO_TO_AND_OPEN: ("room", "object"),
@@ -36,6 +37,7 @@ ARGUMENTS = {
     ActionKind.EXPLORE: ("room",),
     ActionKind.DONE: (),
 }
+"""A room comes before what is in it."""
 _KIND_OF_VERB = {kind.verb: kind for kind in ActionKind}
 _COMMAND = re.compile(r"([a-z_]+)\s*\(([^()]*)\)")
 
@@ -162,9 +164,8 @@ def refusal(action: Action, graph: SceneGraph, rules: ActionRules) -> str | None
 
 def format_command(action: Action, names: NameBook) -> str:
     """The action as a model writes it, in the names of the episode."""
-    words = {"room": action.room_id, "object": action.target_id}
-    arguments = ", ".join(names.name(words[argument]) for argument in ARGUMENTS[action.kind])
-    return f"{action.kind.verb}({arguments})"
+    ids = (action.room_id, action.target_id)[: len(ARGUMENTS[action.kind])]
+    return f"{action.kind.verb}({', '.join(map(names.name, ids))})"
 
 
 def parse_command(text: str, graph: SceneGraph, names: NameBook, rules: ActionRules) -> Action:

@@ -222,4 +222,5 @@ def distance_key(distance: float) -> float:
 
 
 def _finite(position: Point) -> bool:
-    return all(math.isfinite(value) for value in position)
+    x, y, z = position
+    return math.isfinite(x) and math.isfinite(y) and math.isfinite(z)

@@ -40,8 +40,12 @@ class Speeds:
         self.command = Speed()
 
     def command_seconds(self, tokens: int) -> float:
-        """What a command takes that is believed to have `tokens` tokens, with a margin."""
-        rate = self.command.seconds or self.text.seconds * _GRAMMAR
+        """What a command takes that is believed to have `tokens` tokens, with a margin.
+
+        None is believed to take less than one of text: a short command has tokens that cost nothing, as what is
+        decided is not evaluated, and the next one may be long.
+        """
+        rate = max(self.command.seconds, self.text.seconds) if self.command.seconds else self.text.seconds * _GRAMMAR
         return tokens * rate * _MARGIN + _RESERVE
 
 

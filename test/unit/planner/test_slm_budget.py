@@ -87,3 +87,8 @@ def test_an_unmeasured_command_is_believed_to_be_slower_than_text() -> None:
     speeds.text.learn(10, 1.0)
     assert speeds.command_seconds(10) > 10 * 0.1
     assert speeds.command_seconds(20) > speeds.command_seconds(10)
+
+
+def test_a_command_is_not_believed_to_be_faster_than_text() -> None:
+    speeds = measured(text=0.1, command=0.001)  # one whose first token decided it
+    assert speeds.command_seconds(10) > 10 * 0.1
