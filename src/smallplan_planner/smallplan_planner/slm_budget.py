@@ -8,9 +8,7 @@ from __future__ import annotations
 import time
 
 _MARGIN = 1.25  # a prediction is believed to be this much too short at most
-_COMMAND_MARGIN = (
-    2.0  # as `_MARGIN`, of a command: late by a token it is lost, and the model may spell it in more tokens
-)
+_COMMAND_MARGIN = 1.75  # the same of a command: late by a token it is lost, and it may be spelled in more tokens
 _RESERVE = 0.005  # s for what is no token
 _NEWEST = 0.3  # weight of the newest measurement
 _GRAMMAR = 1.5  # a token under a grammar is believed to take this much longer, until one was measured
