@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 KINDS = ("config", "models", "launch")
@@ -41,6 +42,15 @@ def resource(kind: str, name: str) -> Path:
 def user_cache() -> Path:
     """Where this project's programs keep what they can make again: `smallplan` in $XDG_CACHE_HOME, or in ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smallplan"
+
+
+def oldest_first(paths: Iterable[Path]) -> list[tuple[float, Path]]:
+    """Files or folders of a cache with when they were written, in s; without what another process has just removed."""
+    found = []
+    for path in paths:
+        with suppress(FileNotFoundError):
+            found.append((path.stat().st_mtime, path))
+    return sorted(found)
 
 
 def _roots() -> Iterator[Path]:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from smallplan_planner.resources import user_cache
+from smallplan_planner.resources import oldest_first, user_cache
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ def write_state(path: Path, state: SavedState) -> None:
     """Write a cache; a file that is there is replaced as a whole, the folder's oldest are deleted. Raises OSError."""
     header = json.dumps({"tokens": state.tokens, "digest": hashlib.sha256(state.data).hexdigest()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f"{_UNFINISHED}*"):  # by a process that was killed
-        if time.time() - _written(left) > _ABANDONED:
+    for written, left in oldest_first(path.parent.glob(f"{_UNFINISHED}*")):  # by a process that was killed
+        if time.time() - written > _ABANDONED:
             left.unlink(missing_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
     try:
@@ -62,7 +62,7 @@ def write_state(path: Path, state: SavedState) -> None:
     except BaseException:
         os.unlink(name)
         raise
-    for old in sorted(path.parent.glob("*.kv"), key=_written)[:-_KEPT]:
+    for _, old in oldest_first(path.parent.glob("*.kv"))[:-_KEPT]:
         old.unlink(missing_ok=True)
 
 
@@ -85,11 +85,3 @@ def read_state(path: Path) -> SavedState | None:
         logger.warning("the KV cache %s is damaged and is not used", path)
         return None
     return SavedState(tokens, data)
-
-
-def _written(path: Path) -> float:
-    """When, in s; now for a file that another process has just deleted."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return time.time()

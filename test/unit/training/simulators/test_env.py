@@ -16,7 +16,7 @@ from smallplan_training.simulators.house.generator import generate_house
 from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.search_env import StepInfo
 
-from .walks import random_walk
+from .walks import open_, random_walk
 
 START = Pose(1.0, 2.0, 0.0)
 
@@ -30,15 +30,6 @@ def spoon_search(env: HouseSearchEnv) -> tuple[SceneGraph, dict[str, Any]]:
     return env.reset(seed=0, options={"start": START, "target": "spoon"})
 
 
-def of(graph: SceneGraph, label: str) -> Action:
-    """Open the thing of this label, or the door that opens."""
-    if label == "door":
-        door = next(door for door in graph.doors if door.openable)
-        return Action(ActionKind.GO_TO_AND_OPEN, door.rooms[0], door.id)
-    obj = next(obj for obj in graph.objects if obj.label == label)
-    return Action(ActionKind.GO_TO_AND_OPEN, obj.room, obj.id)
-
-
 def test_gymnasium_accepts_it() -> None:
     check_env(HouseSearchEnv([generate_house(1, 3)]), skip_render_check=True)
 
@@ -47,7 +38,7 @@ def test_a_search_that_succeeds(env: HouseSearchEnv) -> None:
     graph, info = spoon_search(env)
     assert info["new_nodes"]
     for label in ("door", "drawer"):
-        graph, reward, terminated, truncated, info = env.step(of(graph, label))
+        graph, reward, terminated, truncated, info = env.step(open_(graph, label))
         assert (reward, terminated, truncated, info["success"]) == (0.0, False, False, False)
         assert info["outcome"].success
         assert info["distance"] > 0
@@ -67,9 +58,9 @@ def test_done_without_the_target_fails(env: HouseSearchEnv) -> None:
 def test_an_episode_is_truncated_after_the_last_step(two_rooms: House) -> None:
     env = HouseSearchEnv([two_rooms], max_steps=2)
     graph, _ = spoon_search(env)
-    graph, _, _, truncated, _ = env.step(of(graph, "cupboard"))
+    graph, _, _, truncated, _ = env.step(open_(graph, "cupboard"))
     assert not truncated
-    _, _, terminated, truncated, _ = env.step(of(graph, "door"))
+    _, _, terminated, truncated, _ = env.step(open_(graph, "door"))
     assert (terminated, truncated) == (False, True)
 
 
@@ -103,7 +94,7 @@ def test_the_reward_can_be_replaced(two_rooms: House) -> None:
 
     env = HouseSearchEnv([two_rooms], reward=metres)
     graph, _ = spoon_search(env)
-    _, reward, _, _, info = env.step(of(graph, "cupboard"))
+    _, reward, _, _, info = env.step(open_(graph, "cupboard"))
     assert reward == -info["distance"] < 0
 
 

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smallplan_planner.resources import user_cache
+from smallplan_planner.resources import oldest_first, user_cache
 from smallplan_training.errors import UserError
 from smallplan_training.simulators.igibson.worker import protocol
 from smallplan_training.simulators.igibson.worker.protocol import Channel, ConnectionClosed, Message, ProtocolError
@@ -339,7 +339,7 @@ def _new_log() -> Path:
             f"{path}: can't be written: {error.strerror}; set XDG_CACHE_HOME to a folder for caches"
         ) from error
     ended = [old for old in folder.glob("worker-*.log") if not _is_running(old)]
-    for old in sorted(ended, key=_modified)[:-_KEPT_LOGS]:
+    for _, old in oldest_first(ended)[:-_KEPT_LOGS]:
         old.unlink(missing_ok=True)
     return path
 
@@ -347,14 +347,6 @@ def _new_log() -> Path:
 def _is_running(log: Path) -> bool:
     """Whether the process whose worker writes this log still runs."""
     return Path("/proc", log.name.split("-")[1]).exists()
-
-
-def _modified(path: Path) -> float:
-    """When, in s; 0 for a file that another process has just removed."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
 
 
 def _tail(path: Path) -> str:

@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 from PIL import Image
 
 from smallplan_planner.priors import load_priors
-from smallplan_planner.resources import user_cache
+from smallplan_planner.resources import oldest_first, user_cache
 from smallplan_training.errors import UserError
 from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.igibson.arrangement import rest_places, stand
@@ -115,13 +114,10 @@ def cached_pack(house: House) -> Pack:
 
 def _make_room(packs: Path) -> None:
     """Remove the packs that were used longest ago, and what a process left unfinished that was killed."""
-    used = []
-    for folder in packs.iterdir():
-        with suppress(FileNotFoundError):  # another process is as far
-            used.append((folder.stat().st_mtime, folder))
-    finished = [(when, folder) for when, folder in sorted(used) if not folder.name.startswith(_UNFINISHED)]
+    used = oldest_first(packs.iterdir())
+    finished = [folder for _, folder in used if not folder.name.startswith(_UNFINISHED)]
     abandoned = [folder for when, folder in used if folder.name.startswith(_UNFINISHED) and when < time.time() - _DAY]
-    for folder in [*abandoned, *(folder for _, folder in finished[: 1 - _KEPT_PACKS])]:
+    for folder in [*abandoned, *finished[: 1 - _KEPT_PACKS]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from smallplan_planner.actions import Action, ActionKind
-from smallplan_planner.scene_graph import SceneGraph
 from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.igibson.client import CameraConfig, IGibsonClient, WorkerCommand
 from smallplan_training.simulators.igibson.env import IGibsonSearchEnv
@@ -41,12 +39,3 @@ def make_client(house: House, folder: Path, fault: dict[str, Any] | None = None)
 def make_env(house: House, client: IGibsonClient, **arguments: Any) -> IGibsonSearchEnv:
     """An environment that searches this house."""
     return IGibsonSearchEnv([house], find_scene=scene_of, make_client=lambda _: client, **arguments)
-
-
-def open_(graph: SceneGraph, label: str) -> Action:
-    """Open the thing of this label, or the door that opens."""
-    if label == "door":
-        door = next(door for door in graph.doors if door.openable)
-        return Action(ActionKind.GO_TO_AND_OPEN, door.rooms[0], door.id)
-    obj = next(obj for obj in graph.objects if obj.label == label)
-    return Action(ActionKind.GO_TO_AND_OPEN, obj.room, obj.id)

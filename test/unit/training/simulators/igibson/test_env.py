@@ -30,8 +30,8 @@ from smallplan_training.simulators.search_env import EpisodeLost
 from smallplan_training.teachers.expert import ExpertPolicy
 
 from ..conftest import TWO_ROOMS
-from ..walks import random_walk
-from .boxes import make_client, make_env, open_
+from ..walks import open_, random_walk
+from .boxes import make_client, make_env
 
 START = Pose(1.0, 2.0, 0.0)
 SPOON = {"start": START, "target": "spoon"}

@@ -23,7 +23,7 @@ from smallplan_training.simulators.igibson.environment import IgibsonEnvironment
 from smallplan_training.teachers.expert import ExpertPolicy
 
 from ..conftest import TWO_ROOMS
-from .boxes import open_
+from ..walks import open_
 
 SPOON = {"start": Pose(1.0, 2.0, 0.0), "target": "spoon"}
 
