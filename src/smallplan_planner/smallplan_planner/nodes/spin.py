@@ -17,7 +17,8 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 _THREADS = 8  # a running and a waiting goal block one each; the rest stays free
-_LAST_CALLBACKS = 0.1  # s for callbacks under way to end: rclpy's executor does not wait for them
+_LAST_CALLBACKS = 5.0  # s for callbacks under way to end, and with them for the answers that they owe
+_LAST_ANSWERS = 0.1  # s for what was sent last to be delivered: nobody tells when it has been
 
 
 class StartError(Exception):
@@ -50,6 +51,22 @@ class _NodeLogHandler(logging.Handler):
             self._logger.debug(text)
 
 
+class _Threads(MultiThreadedExecutor):  # type: ignore[misc]
+    """Callbacks on several threads, whose end can be waited for: `shutdown` does not."""
+
+    def finish(self, timeout: float) -> bool:
+        """Wait, while it spins on, until no callback is under way; False when one still was after `timeout` s.
+
+        A goal's result is sent when its callback has ended.
+        """
+        end = time.monotonic() + timeout
+        while any(not callback.done() for callback in list(self._futures)):
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.01)
+        return True
+
+
 def run_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
     """Create a node and serve it until a signal arrives; returns the process's exit code.
 
@@ -76,7 +93,7 @@ def run_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) -
         package.addHandler(handler)
         package.setLevel(logging.INFO)
         package.propagate = False
-    executor = MultiThreadedExecutor(num_threads=_THREADS)
+    executor = _Threads(num_threads=_THREADS)
     executor.add_node(node)
     closed = threading.Event()
     spinner = threading.Thread(target=_spin, args=(executor, node, closed), name="spin", daemon=True)
@@ -87,10 +104,12 @@ def run_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) -
         node.close()  # type: ignore[attr-defined]
         return 0 if stop.is_set() else 1
     finally:
+        if not executor.finish(_LAST_CALLBACKS):
+            node.get_logger().warning(f"a callback did not end within {_LAST_CALLBACKS:g} s; its answer is lost")
         closed.set()
         executor.wake()
         spinner.join(timeout=2.0)
-        time.sleep(_LAST_CALLBACKS)
+        time.sleep(_LAST_ANSWERS)
         for package in packages:
             package.removeHandler(handler)
         executor.shutdown(timeout_sec=2.0)
