@@ -19,7 +19,7 @@ import numpy as np
 from smallplan_planner.mapping.detections import Detection, DoorDetection
 from smallplan_planner.mapping.frontiers import FrontierCluster, FrontierTracker
 from smallplan_planner.mapping.occupancy import UNKNOWN, CellArray, DistanceField, OccupancyGrid
-from smallplan_planner.mapping.placement import ObjectPlacer
+from smallplan_planner.mapping.placement import ObjectPlacer, Placement
 from smallplan_planner.mapping.rooms import Opening, RoomSegmenter, Segmentation
 from smallplan_planner.mapping.voronoi import voronoi_graph
 from smallplan_planner.scene_graph import (
@@ -91,7 +91,7 @@ class SceneGraphBuilder:
         self._field, self._grid, self._rooms, self._voronoi = field, grid, rooms, None
         self._approach = {}
 
-        self._placer.begin(grid, rooms, field, detections)
+        placements = self._placer.update(grid, rooms, field, detections)
         frontiers = self._frontiers.update(grid, rooms, field, self._placer.covered, robot_xy if scanned else None)
         graph = SceneGraph(
             stamp=stamp,
@@ -99,7 +99,7 @@ class SceneGraphBuilder:
             robot_pose=robot,
             robot_room=_room_id(rooms.robot_room),
             rooms=self._room_nodes(),
-            objects=self._objects(detections),
+            objects=self._objects(detections, placements),
             doors=self._doors(rooms.openings),
             frontiers=tuple(self._frontier(frontier) for frontier in frontiers),
         )
@@ -169,22 +169,27 @@ class SceneGraphBuilder:
 
     def _room_nodes(self) -> tuple[Room, ...]:
         rooms, grid = self.segmentation, self.grid
+        cells, starts = rooms.cells()
+        counts = np.diff(starts, append=len(cells))
+        rows, cols = np.divmod(cells, grid.shape[1])
+        mean_row, mean_col = (np.repeat(np.add.reduceat(part, starts) / counts, counts) for part in (rows, cols))
+        off_centre = (rows - mean_row) ** 2 + (cols - mean_col) ** 2
+        nearest = np.minimum.reduceat(self.field.distances.ravel()[cells], starts)
         found = []
-        for number, cells in zip(rooms.numbers, rooms.cells()):
-            rows, cols = np.divmod(cells, grid.shape[1])
-            middle = int(np.argmin((rows - rows.mean()) ** 2 + (cols - cols.mean()) ** 2))
-            distance = 0.0 if number == rooms.robot_room else float(self.field.distances.ravel()[cells].min())
+        for number, start, count, distance in zip(rooms.numbers, starts, counts, nearest.tolist()):
+            middle = start + int(off_centre[start : start + count].argmin())
             center = (*grid.to_world(int(rows[middle]), int(cols[middle])), 0.0)
+            if number == rooms.robot_room:
+                distance = 0.0
             found.append(Room(_room_id(number), "", center, distance if math.isfinite(distance) else UNKNOWN_DISTANCE))
         return tuple(found)
 
-    def _objects(self, detections: Sequence[Detection]) -> tuple[SceneObject, ...]:
+    def _objects(self, detections: Sequence[Detection], placements: Sequence[Placement]) -> tuple[SceneObject, ...]:
         for detection in detections:
             self._id("object", detection.key)
         found = []
-        for detection in detections:
+        for detection, placed in zip(detections, placements):
             object_id = self.id_of[detection.key]
-            placed = self._placer.place(detection)
             self._approach[object_id] = placed.approach
             found.append(
                 SceneObject(
@@ -228,7 +233,8 @@ class SceneGraphBuilder:
         yaw = math.atan2(door.b[1] - door.a[1], door.b[0] - door.a[0])
         front = (door.length, 2 * DOOR_APPROACH, yaw)
         cells = grid.cells_within(*door.center, 0.0, front)
-        return cells[np.isin(self.segmentation.labels.ravel()[cells], opening.rooms)]
+        numbers = self.segmentation.labels.ravel()[cells]
+        return cells[np.logical_or.reduce([numbers == room for room in opening.rooms])]
 
     def _frontier(self, frontier: FrontierCluster) -> Frontier:
         frontier_id = f"frontier_{frontier.number}"

@@ -20,6 +20,7 @@ from smallplan_planner.mapping.occupancy import (
     DistanceField,
     IntArray,
     OccupancyGrid,
+    grown,
 )
 from smallplan_planner.mapping.rooms import Segmentation, resample
 
@@ -119,8 +120,7 @@ def frontier_cells(grid: OccupancyGrid, covered: BoolArray | None = None) -> Boo
     large = np.bincount(pockets.ravel()) * grid.resolution**2 >= MIN_POCKET_AREA
     large[0] = False
     large[pockets[0, 0]] = True
-    beside: BoolArray = ndimage.binary_dilation(large[pockets])[1:-1, 1:-1]
-    return beside & (grid.data == FREE)
+    return grown(large[pockets])[1:-1, 1:-1] & (grid.data == FREE)
 
 
 def _clusters(

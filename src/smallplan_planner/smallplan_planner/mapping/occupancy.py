@@ -23,6 +23,9 @@ UNKNOWN, FREE, OCCUPIED = -1, 0, 100
 SNAP_REACH = 0.5  # m around a start that is not traversable within which a larger part of the floor is preferred
 MIN_POCKET_AREA = 0.25  # m2 of traversable floor that is worth starting from
 
+_HUGE = 50.0  # m of footprint; no house holds such a thing
+_SAME_PHASE = 1e-6  # cells by which the origins of one map may differ from whole cells
+
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int_]
@@ -81,17 +84,21 @@ class OccupancyGrid:
 
     def traversable(self, robot_radius: float) -> BoolArray:
         """(H, W): known free cells whose centre is at least `robot_radius` metres from that of any occupied cell."""
+
+        def near(rows: int, cols: int) -> bool:
+            return math.hypot(rows, cols) * self.resolution < robot_radius - 1e-9
+
         occupied = self.data == OCCUPIED
-        blocked = occupied.copy()
-        height, width = self.shape
-        reach = min(math.ceil(robot_radius / self.resolution), max(height, width))
-        for dr in range(-reach, reach + 1):
-            for dc in range(-reach, reach + 1):
-                if math.hypot(dr, dc) * self.resolution < robot_radius - 1e-9 and abs(dr) < height and abs(dc) < width:
-                    # The few shifts of a disc are much cheaper than a distance transform of the whole grid.
-                    blocked[max(dr, 0) : height + min(dr, 0), max(dc, 0) : width + min(dc, 0)] |= occupied[
-                        max(-dr, 0) : height + min(-dr, 0), max(-dc, 0) : width + min(-dc, 0)
-                    ]
+        blocked, beside, width = occupied.copy(), occupied.copy(), 0
+        # A disc is a stack of rows: a few shifts of whole rows are much cheaper than a distance transform of the grid.
+        for rows in range(min(math.ceil(robot_radius / self.resolution), max(self.shape)), -1, -1):
+            while near(rows, width + 1):
+                width += 1
+                for cols in (-width, width):
+                    _join_shifted(beside, occupied, 0, cols)
+            if near(rows, 0):
+                for shift in {-rows, rows}:
+                    _join_shifted(blocked, beside, shift, 0)
         return (self.data == FREE) & ~blocked
 
 
@@ -170,6 +177,14 @@ class DistanceField:
         return (row - self._corner[0], col - self._corner[1])
 
 
+def grown(mask: BoolArray) -> BoolArray:
+    """(H, W): the True cells of a mask and their 4-neighbours."""
+    found = mask.copy()
+    for rows, cols in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        _join_shifted(found, mask, rows, cols)
+    return found
+
+
 @lru_cache(maxsize=4096)  # the same furniture and doors are asked for at every update
 def cells_within(
     shape: tuple[int, int],
@@ -185,23 +200,59 @@ def cells_within(
     The rectangle is (length, width, yaw) centred on (x, y), or the point itself without one. The part of it
     that lies outside of the grid is left out.
     """
+    # A growing grid moves its origin by whole cells. What is worked out is kept by where the cells lie, not by that.
+    left, bottom = (math.floor(value / resolution + _SAME_PHASE) for value in origin)
+    phase = (round(origin[0] / resolution - left, 9), round(origin[1] / resolution - bottom, 9))
+    window = (bottom, bottom + shape[0], left, left + shape[1])
+    huge = footprint is not None and max(footprint[:2]) > _HUGE
+    rows, cols = _lattice_cells_within(resolution, phase, x, y, radius, footprint, window if huge else None)
+    inside = (rows >= window[0]) & (rows < window[1]) & (cols >= window[2]) & (cols < window[3])
+    flat: CellArray = ((rows[inside] - bottom) * shape[1] + (cols[inside] - left)).astype(np.intp)
+    flat.flags.writeable = False
+    return flat
+
+
+@lru_cache(maxsize=2048)
+def _lattice_cells_within(
+    resolution: float,
+    phase: tuple[float, float],  # cells, of the corner of cell (0, 0) from the world's origin: x, y
+    x: float,
+    y: float,
+    radius: float,
+    footprint: tuple[float, float, float] | None,
+    window: tuple[int, int, int, int] | None,  # first row, end of the rows, first column, end of the columns
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Rows and columns of what `cells_within` tells of, in row-major order, on a grid without an edge.
+
+    What a mistake of perception makes larger than any house is told of within a window only.
+    """
     length, width, yaw = footprint or (0.0, 0.0, 0.0)
     cos, sin = math.cos(yaw), math.sin(yaw)
     reach_x = (abs(cos) * length + abs(sin) * width) / 2 + radius
     reach_y = (abs(sin) * length + abs(cos) * width) / 2 + radius
+    origin = (phase[0] * resolution, phase[1] * resolution)
     row_0, col_0 = _to_cell(x - reach_x, y - reach_y, resolution, origin)
     row_1, col_1 = _to_cell(x + reach_x, y + reach_y, resolution, origin)
-    rows = np.arange(max(row_0, 0), min(row_1 + 1, shape[0]))
-    cols = np.arange(max(col_0, 0), min(col_1 + 1, shape[1]))
+    if window is not None:
+        row_0, row_1 = max(row_0, window[0]), min(row_1, window[1] - 1)
+        col_0, col_1 = max(col_0, window[2]), min(col_1, window[3] - 1)
+    rows, cols = np.arange(row_0, row_1 + 1), np.arange(col_0, col_1 + 1)
     dx = ((cols + 0.5) * resolution + origin[0] - x)[None, :]
     dy = ((rows + 0.5) * resolution + origin[1] - y)[:, None]
     along = np.maximum(np.abs(cos * dx + sin * dy) - length / 2, 0.0)
     across = np.maximum(np.abs(cos * dy - sin * dx) - width / 2, 0.0)
     inside = along**2 + across**2 <= radius**2 + 1e-12  # the slack keeps cells on the border in
     found = np.nonzero(inside)
-    flat: CellArray = (rows[found[0]] * shape[1] + cols[found[1]]).astype(np.intp)
-    flat.flags.writeable = False
-    return flat
+    return rows[found[0]].astype(np.int32), cols[found[1]].astype(np.int32)
+
+
+def _join_shifted(into: BoolArray, mask: BoolArray, rows: int, cols: int) -> None:
+    """Set the cells of `into` (H, W) that lie so many rows and columns further than a True cell of `mask` (H, W)."""
+    height, width = mask.shape
+    if abs(rows) < height and abs(cols) < width:
+        into[max(rows, 0) : height + min(rows, 0), max(cols, 0) : width + min(cols, 0)] |= mask[
+            max(-rows, 0) : height + min(-rows, 0), max(-cols, 0) : width + min(-cols, 0)
+        ]
 
 
 def _to_cell(x: float, y: float, resolution: float, origin: tuple[float, float]) -> tuple[int, int]:

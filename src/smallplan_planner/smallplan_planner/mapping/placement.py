@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from smallplan_planner.mapping.detections import Detection
 from smallplan_planner.mapping.occupancy import (
@@ -22,8 +21,9 @@ from smallplan_planner.mapping.occupancy import (
     DistanceField,
     IntArray,
     OccupancyGrid,
+    grown,
 )
-from smallplan_planner.mapping.rooms import Segmentation
+from smallplan_planner.mapping.rooms import LabelArray, Segmentation
 
 REACH = 1.0  # m from an object within which `navigate` ends
 ANCHOR_REACH = 1.5  # m around a footprint in which its floor is looked for
@@ -57,10 +57,10 @@ class ObjectPlacer:
         self._by_key: dict[str, Detection] = {}
         self._parents: dict[str, str] = {}
 
-    def begin(
+    def update(
         self, grid: OccupancyGrid, rooms: Segmentation, field: DistanceField, detections: Sequence[Detection]
-    ) -> None:
-        """Take up a new map; `place` is about it until the next call."""
+    ) -> list[Placement]:
+        """The placement of each detection on this map."""
         self._grid, self._rooms, self._field = grid, rooms, field
         self._by_key = {detection.key: detection for detection in detections}
         self._parents = _parents(self._by_key)
@@ -73,14 +73,27 @@ class ObjectPlacer:
                 cells = grid.cells_within(x, y, grid.resolution / 2, detection.footprint)
                 self.covered.ravel()[cells] = True
 
-    def place(self, detection: Detection) -> Placement:
-        """The room of a detection of this map, its parent, and the cell to approach it."""
-        room = self._room(detection)
-        parent = self._parents.get(detection.key, "")
-        approach = self._nearest_reach(detection, room)
-        if approach is None and parent:
-            approach = self._nearest_reach(self._by_key[parent], room)
-        return Placement(room, parent, approach)
+        labels = rooms.labels.ravel()
+        numbers = {detection.key: self._room(detection) for detection in detections}
+        approaches = {
+            detection.key: self._approach(detection, labels, numbers[detection.key]) for detection in detections
+        }
+        found = []
+        for key, number in numbers.items():
+            parent = self._parents.get(key, "")  # in the same room
+            found.append(Placement(number, parent, approaches[key] or approaches.get(parent)))
+        return found
+
+    def _approach(self, detection: Detection, labels: LabelArray, room: int) -> tuple[int, int] | None:
+        """The reachable cell of the room within REACH of a detection that the robot is at soonest.
+
+        Cells of another room do not count: they are near through a wall.
+
+        Args: labels: (H * W,) numbers of the rooms.
+        """
+        x, y, _ = detection.position
+        cells = self._grid.cells_within(x, y, REACH, detection.footprint)
+        return self._field.nearest_of(cells[labels[cells] == room])
 
     def _room(self, detection: Detection) -> int:
         """The number of a detection's room: that of the outermost thing that it is on or in."""
@@ -111,23 +124,23 @@ class ObjectPlacer:
         margin = int((math.hypot(*detection.size[:2]) / 2 + ANCHOR_REACH) / grid.resolution) + 1
         corner = (max(own[0] - margin, 0), max(own[1] - margin, 0))
         window = np.s_[corner[0] : own[0] + margin + 1, corner[1] : own[1] + margin + 1]
-        labels = self._rooms.labels[window]
+        floor = self._rooms.labels[window] > 0
         wall = (grid.data[window] == OCCUPIED) & ~self.covered[window]
         # A footprint may reach a little into the wall behind it: start from what is surely on this side.
         shrunk = [side - min(2 * OVERLAP, side / 2) for side in detection.size[:2]]
         start = grid.cells_within(x, y, 0.0, (shrunk[0], shrunk[1], detection.yaw))
-        region = np.zeros(labels.shape, dtype=bool)
+        region = np.zeros(floor.shape, dtype=bool)
         region[own[0] - corner[0], own[1] - corner[1]] = True
         rows, cols = np.divmod(start, grid.shape[1])
         region[rows - corner[0], cols - corner[1]] = True
         size = 0
         while (count := int(np.count_nonzero(region))) > size:
             size = count
-            beside = np.argwhere(region & (labels > 0))
-            if beside.size:
-                row, col = self._best_floor(beside + corner, own)
+            beside = region & floor
+            if beside.any():
+                row, col = self._best_floor(np.argwhere(beside) + corner, own)
                 return grid.to_world(row, col)
-            region |= ndimage.binary_dilation(region) & ~wall
+            region |= grown(region) & ~wall
         return None
 
     def _best_floor(self, cells: IntArray, middle: tuple[int, int]) -> tuple[int, int]:
@@ -143,15 +156,6 @@ class ObjectPlacer:
         mine = cells[numbers == chosen]
         best = mine[int(np.argmin(((mine - np.asarray(middle)) ** 2).sum(axis=1)))]
         return (int(best[0]), int(best[1]))
-
-    def _nearest_reach(self, detection: Detection, room: int) -> tuple[int, int] | None:
-        """The reachable cell of the room within REACH of a detection that the robot is at soonest.
-
-        Cells of another room do not count: they are near through a wall.
-        """
-        x, y, _ = detection.position
-        cells = self._grid.cells_within(x, y, REACH, detection.footprint)
-        return self._field.nearest_of(cells[self._rooms.labels.ravel()[cells] == room])
 
     def _clamped(self, x: float, y: float) -> tuple[int, int]:
         """The cell of a point, or the nearest cell of the grid when it lies outside."""

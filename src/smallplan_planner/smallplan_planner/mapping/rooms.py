@@ -25,6 +25,7 @@ from smallplan_planner.mapping.occupancy import (
     CellArray,
     DistanceField,
     OccupancyGrid,
+    grown,
 )
 from smallplan_planner.scene_graph import OpenState
 
@@ -71,8 +72,11 @@ class Segmentation:
         """The room that a cell belongs to, or is nearest to when it is no floor of a room."""
         return int(self.labels[row, col] or self.nearest[row, col])
 
-    def cells(self) -> list[CellArray]:
-        """Flat indices of the cells of each room, in the order of `numbers`, without its openings to no room yet."""
+    def cells(self) -> tuple[CellArray, CellArray]:
+        """Flat indices of the cells of each room, one room after the other as in `numbers`; where each one's begin.
+
+        The openings of a room to no room yet are left out.
+        """
         labels = self.labels.ravel()
         core = np.where(self.leads_out.ravel(), 0, labels)
         counts = np.bincount(core, minlength=self.numbers[-1] + 1)
@@ -81,7 +85,7 @@ class Segmentation:
                 core = np.where(labels == number, labels, core)
         flat = np.flatnonzero(core)
         order = np.argsort(core[flat], kind="stable")
-        return np.split(flat[order], np.searchsorted(core[flat], self.numbers, sorter=order)[1:])
+        return flat[order], np.searchsorted(core[flat], self.numbers, sorter=order)
 
 
 class RoomSegmenter:
@@ -106,10 +110,11 @@ class RoomSegmenter:
         for door in doors:
             cells = segment_cells(grid, door, CUT_HALF_WIDTH * grid.resolution, JAMB_MARGIN * grid.resolution)
             cut.ravel()[cells] = True
-        if not (free & ~cut).any():
-            cut[robot] = False
+        uncut = free & ~cut
+        if not uncut.any():
+            uncut[robot] = True
 
-        parts, count = ndimage.label(free & ~cut)
+        parts, count = ndimage.label(uncut)
         sides = [_sides(grid, door, parts) for door in doors]
         groups = _merge_across(sides, count)
         group_of = groups[parts]
@@ -205,7 +210,7 @@ def _first_parts(rays: LabelArray) -> list[int]:
     """What each ray (one a row) meets first, without repetition and without 0 = nothing."""
     first = (rays > 0).argmax(axis=1)
     hits = rays[np.arange(rays.shape[0]), first]
-    return [int(part) for part in np.unique(hits) if part]
+    return sorted(set(hits.tolist()) - {0})
 
 
 @lru_cache(maxsize=1024)  # doors stay where they are
@@ -297,14 +302,30 @@ def _fill(labels: LabelArray, free: BoolArray) -> LabelArray:
     flat, width = filled.ravel(), filled.shape[1]
     rows, cols = np.nonzero(free & (labels == 0))
     open_cells = (rows + 1) * width + cols + 1
+    around = np.array([-width, -1, 1, width])[:, None]
     while open_cells.size:
-        beside = np.max([flat[open_cells + step] for step in (-width, -1, 1, width)], axis=0)
+        beside = flat[open_cells + around].max(axis=0)
         if not beside.any():
             break
         flat[open_cells] = beside
         open_cells = open_cells[beside == 0]
-    filled = filled[1:-1, 1:-1]
-    return np.where(free, _spread(filled), 0).astype(np.int32) if open_cells.size else filled
+    flat[open_cells] = _nearest_labels(filled, open_cells)
+    return filled[1:-1, 1:-1]
+
+
+def _nearest_labels(labels: LabelArray, cells: CellArray) -> LabelArray:
+    """(N,): the label that is nearest to each of these cells (flat indices, N), as `_spread` tells it."""
+    if not cells.size:
+        return np.zeros(0, dtype=np.int32)
+    labelled = labels > 0
+    # Column by column, as the distance transform decides between equally near ones; what has labels all around
+    # it is nearest to nothing without one.
+    cols, rows = np.nonzero((labelled & grown(~labelled)).T)
+    if cells.size * rows.size > 4 * labels.size:  # so many pairs take longer
+        return _spread(labels).ravel()[cells]
+    at_row, at_col = np.divmod(cells, labels.shape[1])
+    nearest = ((rows - at_row[:, None]) ** 2 + (cols - at_col[:, None]) ** 2).argmin(axis=1)
+    return labels[rows[nearest], cols[nearest]]
 
 
 def _spread(labels: LabelArray) -> LabelArray:

@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
-from smallplan_planner.mapping.occupancy import FREE, OCCUPIED, UNKNOWN, DistanceField, OccupancyGrid, cells_within
+from smallplan_planner.mapping.occupancy import (
+    FREE,
+    OCCUPIED,
+    UNKNOWN,
+    DistanceField,
+    OccupancyGrid,
+    cells_within,
+    grown,
+)
 
 masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([True, True, False]))
 
@@ -143,3 +152,37 @@ def test_cells_within_a_rectangle_are_those_whose_centre_is(
         gap = math.hypot(max(along, 0), max(across, 0))
         if abs(gap - radius) > 1e-6:
             assert (row * 9 + col in found) == (gap < radius)
+
+
+@given(st.integers(-40, 40), st.integers(-40, 40), st.floats(-1, 3), st.floats(0, 2), st.floats(0, 3))
+def test_cells_within_stay_where_they_are_when_the_grid_grows(
+    left: int, bottom: int, x: float, length: float, radius: float
+) -> None:
+    """The origin moves by whole cells, with what rounding makes of them."""
+    resolution, origin, footprint = 0.075, (-0.0375, 0.1125), (length, 0.4, 0.3)
+    before = OccupancyGrid(np.zeros((120, 120), dtype=np.int8), resolution, (origin[0] - 4.5, origin[1] - 4.5))
+    after = OccupancyGrid(
+        np.zeros((200, 210), dtype=np.int8),
+        resolution,
+        (origin[0] - (60 + 40 + left) * resolution, origin[1] - (60 + 40 + bottom) * resolution),
+    )
+
+    def centres(grid: OccupancyGrid) -> set[tuple[float, float]]:
+        cells = np.divmod(grid.cells_within(x, 1.0, radius, footprint), grid.shape[1])
+        return {(round(x, 6), round(y, 6)) for x, y in grid.to_worlds(np.column_stack(cells)).tolist()}
+
+    low, high = before.to_world(0, 0), before.to_world(119, 119)
+    on_both = {
+        (x, y) for x, y in centres(after) if low[0] - 0.01 < x < high[0] + 0.01 and low[1] - 0.01 < y < high[1] + 0.01
+    }
+    assert on_both == centres(before)
+
+
+def test_a_footprint_larger_than_any_house_covers_the_grid_alone() -> None:
+    """In no more memory than the grid has: perception may report anything."""
+    assert len(cells_within((30, 40), 0.1, (-1.0, 2.0), 5.0, 5.0, 1.0, (1e6, 1e6, 0.3))) == 30 * 40
+
+
+@given(masks)
+def test_a_grown_mask_holds_the_neighbours_too(mask: np.ndarray) -> None:
+    assert np.array_equal(grown(mask), ndimage.binary_dilation(mask))

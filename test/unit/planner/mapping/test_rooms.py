@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from smallplan_planner.mapping import FREE, OCCUPIED, UNKNOWN, OccupancyGrid
-from smallplan_planner.mapping.rooms import RoomSegmenter, Segmentation
+from smallplan_planner.mapping.rooms import RoomSegmenter, Segmentation, _nearest_labels
 from unit.planner.mapping.drawn import Drawn, draw
 
 TWO_ROOMS = """
@@ -52,6 +56,15 @@ def test_specks_of_free_floor_belong_to_the_nearest_room() -> None:
     rooms = segment(draw(TWO_ROOMS.replace("#.....#\n", "#.### .\n", 1)))
     assert rooms.numbers == (1, 2)
     assert room_at(rooms, 1, 12) == 2
+
+
+@given(arrays(np.int32, (9, 11), elements=st.sampled_from([0, 0, 0, 1, 2])))
+def test_the_nearest_label_is_that_of_the_distance_transform(labels: np.ndarray) -> None:
+    labels[4, 5] = 3
+    cells = np.flatnonzero(labels == 0)
+    rows, cols = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
+    assert np.array_equal(_nearest_labels(labels, cells), labels[rows, cols].ravel()[cells])
+    assert np.array_equal(_nearest_labels(labels, cells[:3]), labels[rows, cols].ravel()[cells[:3]])
 
 
 def test_without_a_detected_opening_it_is_one_room() -> None:
