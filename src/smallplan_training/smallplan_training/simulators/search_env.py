@@ -14,7 +14,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from smallplan_planner.actions import DONE, Action, ActionRules, Outcome, valid_actions
+from smallplan_planner.actions import Action, ActionRules, Outcome, valid_actions
 from smallplan_planner.scene_graph import Room, SceneGraph, SceneGraphError
 
 SUCCESS_REWARD = 5.0
@@ -86,13 +86,14 @@ class ActionSpace(gymnasium.Space[Action]):
     def __init__(self, rules: ActionRules, seed: int | None = None) -> None:
         super().__init__(seed=seed)
         self._rules = rules
-        self._valid: list[Action] = [DONE]
+        self._graph = SceneGraph()
 
     def update(self, graph: SceneGraph) -> None:
-        self._valid = valid_actions(graph, self._rules)
+        self._graph = graph
 
     def sample(self, mask: Any = None, probability: Any = None) -> Action:
-        return self._valid[int(self.np_random.integers(len(self._valid)))]
+        valid = valid_actions(self._graph, self._rules)  # not in `update`: hardly anybody samples
+        return valid[int(self.np_random.integers(len(valid)))]
 
     def contains(self, x: Any) -> bool:
         return isinstance(x, Action)

@@ -28,6 +28,9 @@ GRID_MARGIN = 8
 DOOR_OFFSET = 0.15
 """m: a door is seen when a point this far in front of it is."""
 
+_SIDES = np.array([-1.0, 0.0, 1.0])
+"""Of a door, for one who stands behind it, in line with it, or before it."""
+
 Cell = tuple[int, int]
 
 
@@ -95,6 +98,19 @@ class SightLines:
             np.array(container, dtype=np.int32),
         )
 
+    def and_doors(self, fronts: NDArray[np.float64]) -> SightLines:
+        """These and, as further things, each side of each door; `fronts`: (D, 3 sides, 3 points, 2)."""
+        sides, count = fronts.shape[0] * 3, fronts.shape[0] * 9
+        further = len(self.container) + np.arange(count) // 3
+        return SightLines(
+            np.concatenate([self.points, fronts.reshape(-1, 2)]),
+            np.concatenate([self.thing, further.astype(np.int32)]),
+            np.pad(self.top, (0, count), constant_values=sensing.CAMERA_HEIGHT),
+            np.pad(self.excused, (0, count), constant_values=NO_OWNER),
+            np.pad(self.reach, (0, count), constant_values=sensing.RANGE),
+            np.pad(self.container, (0, sides), constant_values=NO_OWNER),
+        )
+
     def seen_from(
         self,
         origin: Point2,
@@ -134,11 +150,21 @@ class Perception:
         self._closed_in = self._lines.container >= 0  # things in a closed container
         self._door_unseen = np.ones(len(self._house.doors), dtype=bool)
         self._door_points = self._doors_in_cells()
+        self._door_normals = self._normals_of_doors()
+        shifts = self._door_normals[:, None] * _SIDES[:, None] * (DOOR_OFFSET / RESOLUTION)
+        self._door_fronts = self._door_points[:, None] + shifts[:, :, None]  # (D, 3, 3, 2): the points on each side
+        self._sights = self._lines.and_doors(self._door_fronts)
         self._detections: dict[str, Detection] = {}
         self._doors: dict[str, DoorDetection] = {}
         self._key_of_thing: dict[int, str] = {}
         self._thing_of_key: dict[str, int] = {}
         self._door_of_key: dict[str, int] = {}
+        index_of = {piece.id: index for index, piece in enumerate(self._house.furniture)}
+        self._parent_of = {
+            thing: index_of[item.parent]
+            for thing, item in enumerate(self._house.objects, start=len(self._house.furniture))
+            if item.parent
+        }  # of the objects whose detections don't tell it yet
 
     @property
     def detections(self) -> list[Detection]:
@@ -198,11 +224,18 @@ class Perception:
         self.known.ravel()[cells] = state.occupancy.ravel()[cells]
         self.known[row, column] = state.occupancy[row, column]
         origin = (column + 0.5, row + 0.5)
-        things = self._lines.seen_from(
-            origin, yaw, angle, state.height, self._raster.owner, self._unseen & ~self._closed_in
-        )
-        self._remember(things, origin)
-        self._look_for_doors(origin, yaw, angle)
+        self._recognise(origin, yaw, angle)
+
+    def _recognise(self, origin: Point2, yaw: float, angle: float) -> None:
+        """Remember the things and the doors that show from here for the first time."""
+        things, doors = len(self._unseen), np.flatnonzero(self._door_unseen)
+        wanted = np.zeros(len(self._sights.container), dtype=bool)
+        wanted[:things] = self._unseen & ~self._closed_in
+        wanted[things + 3 * doors + self._sides(origin, doors)] = True
+        # One search for both: most of its cost is that of calling numpy.
+        seen = self._sights.seen_from(origin, yaw, angle, self._state.height, self._raster.owner, wanted)
+        self._remember(seen[seen < things], origin)
+        self._remember_doors((seen[seen >= things] - things) // 3, origin)
 
     def opened(self, furniture: int, row: int, column: int) -> None:
         """The robot, in this cell, has opened a container: it sees what is inside."""
@@ -268,15 +301,14 @@ class Perception:
 
     def _complete_parents(self) -> None:
         """An object's parent is told once both have been recognised."""
-        index_of = {piece.id: index for index, piece in enumerate(self._house.furniture)}
-        first = len(self._house.furniture)
-        for thing, key in self._key_of_thing.items():
-            if thing < first or self._detections[key].parent:
-                continue
-            item = self._house.objects[thing - first]
-            parent = self._key_of_thing.get(index_of[item.parent]) if item.parent else None
-            if parent:
-                self._detections[key] = replace(self._detections[key], parent=parent, relation=item.relation)
+        keys = self._key_of_thing
+        told = [(thing, on) for thing, on in self._parent_of.items() if thing in keys and on in keys]
+        for thing, parent in told:
+            del self._parent_of[thing]
+            relation = self._house.objects[thing - len(self._house.furniture)].relation
+            self._detections[keys[thing]] = replace(
+                self._detections[keys[thing]], parent=keys[parent], relation=relation
+            )
 
     def _doors_in_cells(self) -> NDArray[np.float64]:
         """(D, 3, 2) both jambs and the middle of each door, (column, row) in cells, fractional."""
@@ -284,29 +316,22 @@ class Perception:
         segments = [(a, ((a[0] + b[0]) / 2, (a[1] + b[1]) / 2), b) for a, b in self._house.door_segments]
         return (np.array(segments, dtype=float).reshape(-1, 3, 2) - corner) / RESOLUTION
 
-    def _look_for_doors(self, origin: Point2, yaw: float, angle: float) -> None:
-        unseen, points = self._door_views(origin)
-        if not len(unseen):
-            return
-        dx, dy = ((points[..., axis] - origin[axis]).ravel() * RESOLUTION for axis in (0, 1))
-        picked = np.flatnonzero((dx * dx + dy * dy <= sensing.RANGE**2) & sensing.in_view(dx, dy, yaw, angle))
-        flat = points.reshape(-1, 2)[picked]
-        seen = sensing.lines_of_sight(
-            self._state.height, self._raster.owner, origin, flat,
-            np.full(len(picked), sensing.CAMERA_HEIGHT), np.full(len(picked), NO_OWNER, dtype=np.int16),
-        )  # fmt: skip
-        self._remember_doors(unseen[np.unique(picked[seen] // 3)], origin)
+    def _normals_of_doors(self) -> NDArray[np.float64]:
+        """(D, 2) unit vectors across each door, (column, row)."""
+        span = self._door_points[:, 2] - self._door_points[:, 0]
+        return np.column_stack([-span[:, 1], span[:, 0]]) / np.hypot(span[:, 0], span[:, 1])[:, None]
 
     def _door_views(self, origin: Point2) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """The doors (D,) not seen yet, and (D, 3, 2) the points before them, on the robot's side, that show them."""
         unseen = np.flatnonzero(self._door_unseen)
-        points = self._door_points[unseen]
-        span = points[:, 2] - points[:, 0]
-        normal = np.column_stack([-span[:, 1], span[:, 0]]) / np.hypot(span[:, 0], span[:, 1])[:, None]
-        side = np.sign(((np.array(origin) - points[:, 1]) * normal).sum(axis=1))
-        return unseen, points + (normal * side[:, None] * (DOOR_OFFSET / RESOLUTION))[:, None, :]
+        return unseen, self._door_fronts[unseen, self._sides(origin, unseen)]
 
-    def _remember_doors(self, seen: NDArray[np.intp], origin: Point2) -> None:
+    def _sides(self, origin: Point2, doors: NDArray[np.intp]) -> NDArray[np.intp]:
+        """For each of these doors the index in `_SIDES` of the one that the robot stands on."""
+        across = (np.array(origin) - self._door_points[doors, 1]) * self._door_normals[doors]
+        return np.sign(across.sum(axis=1)).astype(np.intp) + 1
+
+    def _remember_doors(self, seen: NDArray[np.integer], origin: Point2) -> None:
         """First sight of doors, the nearest first."""
         middles = self._door_points[:, 1]
         doors = [int(door) for door in seen]

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from smallplan_planner.actions import Action, ActionKind, Outcome, OutcomeCode
 from smallplan_planner.mapping.builder import SceneGraphBuilder
 from smallplan_planner.mapping.detections import Detection, DoorDetection
-from smallplan_planner.mapping.occupancy import cells_within
 from smallplan_planner.scene_graph import OpenState, Pose
 from smallplan_training.simulators.house import sensing
 from smallplan_training.simulators.house.house import House
@@ -131,13 +130,14 @@ class SimulatedRobot:
         path = builder.field.path_to(*cell)
         if halfway:
             path = path[: max(1, len(path) // 2)]
+        known = self._count_known() if action.kind is ActionKind.EXPLORE else 0
         motion = self._drive(path, self._facing(key))
         if motion.outcome.code is OutcomeCode.CANCELED:
             return self._finish(motion)
         if halfway:
             return self._finish(_ended(motion, OutcomeCode.BLOCKED, "something was in the way"))
         if action.kind is ActionKind.EXPLORE:
-            return self._finish(self._looked_for_more(motion))
+            return self._finish(self._looked_for_more(motion, known))
         if action.kind is ActionKind.NAVIGATE:
             return self._finish(motion)
         if self._pace(OPEN_SECONDS, 0.0) < 1.0:
@@ -152,7 +152,6 @@ class SimulatedRobot:
 
     def _drive(self, path: NDArray[np.float64], facing: tuple[float, float] | None) -> Motion:
         """Along the path, looking ahead every `LOOK_EVERY`, then a turn to `facing` and a full turn."""
-        self._known_before = int(np.count_nonzero(self.perception.known >= 0))
         points = np.vstack([[self.pose.x, self.pose.y], path])
         lengths = np.hypot(*np.diff(points, axis=0).T)
         travelled = np.concatenate([[0.0], np.cumsum(lengths)])
@@ -209,10 +208,13 @@ class SimulatedRobot:
         self.pose = Pose(self.pose.x, self.pose.y, yaw)
         return math.ceil(difference / STEP_TURN - 1e-9)
 
-    def _looked_for_more(self, motion: Motion) -> Motion:
-        if int(np.count_nonzero(self.perception.known >= 0)) > self._known_before:
+    def _looked_for_more(self, motion: Motion, known_before: int) -> Motion:
+        if self._count_known() > known_before:
             return motion
         return _ended(motion, OutcomeCode.UNREACHABLE, "nothing more can be seen from there")
+
+    def _count_known(self) -> int:
+        return int(np.count_nonzero(self.perception.known >= 0))
 
     def _move_leaf(self, key: str, motion: Motion, opening: bool) -> Motion:
         """Open or close what the robot has driven to."""
@@ -247,19 +249,18 @@ class SimulatedRobot:
 
     def _stand_to_reach(self, key: str, cell: tuple[int, int], builder: SceneGraphBuilder) -> tuple[int, int]:
         """The map's cell to open a thing from: the mapper's, unless a wall that the robot knows is in the arm's way."""
-        item, field_ = self.perception.detection(key), builder.field
-        if item is None:
-            return cell
+        item, grid, distances = self.perception.detection(key), builder.grid, builder.field.distances
+        if item is None or self._arm_is_free(item, grid.to_worlds([cell]), self.state.height)[0]:
+            return cell  # without any wall in the arm's way there is none that the robot knows
         (x, y), footprint = _outline(item)
-        around = cells_within(field_.distances.shape, field_.resolution, field_.origin, x, y, REACH, footprint)
-        around = around[np.isfinite(field_.distances.ravel()[around])]
-        order = np.argsort(field_.distances.ravel()[around], kind="stable")
-        flat = np.concatenate([[cell[0] * field_.distances.shape[1] + cell[1]], around[order]])
-        rows, columns = np.divmod(flat, field_.distances.shape[1])
-        stands = np.column_stack([columns + 0.5, rows + 0.5]) * field_.resolution + np.array(field_.origin)
+        around = grid.cells_within(x, y, REACH, footprint)
+        around = around[np.isfinite(distances.ravel()[around])]
+        around = around[np.argsort(distances.ravel()[around], kind="stable")]
+        cells = np.vstack([cell, np.column_stack(np.divmod(around, grid.shape[1]))])
         known = np.where(self.perception.known >= 0, self.state.height, np.float32(0.0))
-        clear = np.flatnonzero(self._arm_is_free(item, stands, known))
-        return cell if not len(clear) else (int(rows[clear[0]]), int(columns[clear[0]]))
+        clear = np.flatnonzero(self._arm_is_free(item, grid.to_worlds(cells), known))
+        row, column = cells[clear[0]] if len(clear) else cell
+        return int(row), int(column)
 
     def _within_reach(self, key: str) -> bool:
         """Whether the arm gets there: at most `REACH` away, and no wall in between."""

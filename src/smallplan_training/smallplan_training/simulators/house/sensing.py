@@ -28,36 +28,43 @@ STEPS = int(RANGE / RESOLUTION)
 LINE_SAMPLES = int(STEPS * 1.2)
 """Points on a line of sight: less than a cell apart at full range, and always the same ones for the same line."""
 RAYS = 2 * int(2 * math.pi * STEPS)  # two rays a cell at full range, so that no cell is skipped
+_LINE = np.linspace(0.0, 1.0, LINE_SAMPLES)
+_UP_TO = np.tri(STEPS, dtype=bool)
+"""(STEPS, STEPS): row n is True for the steps of a ray up to the n-th."""
 
 
 @lru_cache(maxsize=8)
-def _ray_offsets(width: int) -> NDArray[np.int32]:
-    """(RAYS, STEPS) flat offsets of the cells along each ray, nearest first, in an array of this width."""
-    angles = np.arange(RAYS) * (2 * math.pi / RAYS)
+def _ray_offsets(width: int) -> NDArray[np.intp]:
+    """(2 * RAYS, STEPS) the cells along each ray, nearest first, in an array of this width; any view is one slice.
+
+    They are flat offsets from the corner of the square that the rays can reach, so none is negative.
+    """
+    angles = np.arange(2 * RAYS) % RAYS * (2 * math.pi / RAYS)
     reach = np.arange(1, STEPS + 1)
-    rows = np.rint(np.sin(angles)[:, None] * reach).astype(np.int32)
-    columns = np.rint(np.cos(angles)[:, None] * reach).astype(np.int32)
-    return rows * np.int32(width) + columns
+    rows = np.rint(np.sin(angles)[:, None] * reach).astype(np.intp) + STEPS
+    columns = np.rint(np.cos(angles)[:, None] * reach).astype(np.intp) + STEPS
+    return rows * width + columns
 
 
 def visible_cells(
     tall: NDArray[np.bool_], row: int, column: int, yaw: float, angle: float = FIELD_OF_VIEW
-) -> NDArray[np.int64]:
-    """Flat indices (with repetitions) of the cells seen from a cell.
+) -> NDArray[np.intp]:
+    """Flat indices (with repetitions) of the cells seen from a cell, which lies `STEPS` or more from the border.
 
     Args:
         tall: (H, W), True where something is taller than the camera.
         yaw: rad, direction of view; angle: rad, the width of the view.
     """
-    offsets = _ray_offsets(tall.shape[1])
+    width = tall.shape[1]
+    first, count = 0, RAYS
     if angle < FULL_TURN:
-        first = math.ceil((yaw - angle / 2) / (2 * math.pi) * RAYS)
-        offsets = offsets[np.arange(first, first + int(angle / (2 * math.pi) * RAYS)) % RAYS]
-    cells = offsets + np.int32(row * tall.shape[1] + column)
-    blocked = tall.ravel()[cells]
+        first = math.ceil((yaw - angle / 2) / (2 * math.pi) * RAYS) % RAYS
+        count = int(angle / (2 * math.pi) * RAYS)
+    cells = _ray_offsets(width)[first : first + count]
+    corner = (row - STEPS) * width + column - STEPS
+    blocked = tall.ravel()[corner:].take(cells)
     blocked[:, -1] = True
-    reach = blocked.argmax(axis=1)
-    return np.asarray(cells[np.arange(STEPS) <= reach[:, None]], dtype=np.int64)
+    return np.asarray(cells[_UP_TO[blocked.argmax(axis=1)]] + corner)
 
 
 def in_view(dx: NDArray[np.float64], dy: NDArray[np.float64], yaw: float, angle: float) -> NDArray[np.bool_]:
@@ -76,7 +83,7 @@ def lines_of_sight(
     owners: NDArray[np.int16],
 ) -> NDArray[np.bool_]:
     """(N,) whether each target is seen from one origin; see `lines_between`."""
-    return lines_between(height, owner, np.broadcast_to(np.asarray(origin), targets.shape), targets, tops, owners)
+    return lines_between(height, owner, np.array([origin]), targets, tops, owners)
 
 
 def lines_between(
@@ -91,17 +98,17 @@ def lines_between(
 
     Args:
         height, owner: (H, W), see `HouseRaster`.
-        origins, targets: (N, 2) (column, row), in cells, fractional (the centre of cell c is c + 0.5).
+        origins, targets: (N, 2) (column, row), in cells, fractional (the centre of cell c is c + 0.5); origins may
+            be (1, 2), one for all targets.
         tops: (N,) m: what is taller than this blocks the line.
         owners: (N,) index of the furniture that doesn't block (the target itself, or its parent), -1 = none.
     """
     if not len(targets):
         return np.zeros(0, dtype=bool)
     span = targets - origins
-    fraction = np.linspace(0.0, 1.0, LINE_SAMPLES)
-    columns = (origins[:, :1] + span[:, :1] * fraction).astype(np.int32)
-    rows = (origins[:, 1:] + span[:, 1:] * fraction).astype(np.int32)
+    columns = (origins[:, :1] + span[:, :1] * _LINE).astype(np.int32)
+    rows = (origins[:, 1:] + span[:, 1:] * _LINE).astype(np.int32)
     flat = rows * np.int32(height.shape[1]) + columns
-    in_the_way = height.ravel()[flat] > tops[:, None]
-    excused = (owner.ravel()[flat] == owners[:, None]) & (owners[:, None] >= 0)
-    return np.asarray(~(in_the_way & ~excused).any(axis=1))
+    blocked = height.ravel().take(flat) > tops[:, None]
+    blocked &= (owner.ravel().take(flat) != owners[:, None]) | (owners[:, None] < 0)
+    return np.asarray(~blocked.any(axis=1))
