@@ -62,11 +62,6 @@ class ChoiceGrammar:
         return max(map(len, self._sorted))
 
     @cached_property
-    def longest_choice(self) -> str:
-        """A choice that takes long to write: none has more bytes."""
-        return max(self._sorted, key=len).decode()
-
-    @cached_property
     def _sorted(self) -> list[bytes]:
         return sorted({choice.encode() for choice in self.choices})
 
@@ -113,6 +108,11 @@ def build_grammar(options: Iterable[Action], names: NameBook, *, target_listed: 
     return CommandGrammar(tuple(commands), others)
 
 
+def common_length(first: Sequence[object], last: Sequence[object]) -> int:
+    """In how many items two sequences begin alike, and so do all that are sorted between them."""
+    return next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))
+
+
 def _alternatives(words: Sequence[str]) -> str:
     """Sorted, distinct words as GBNF, split into groups by their first character."""
     return " | ".join(_sequence(group) for group in _groups(words))
@@ -120,15 +120,9 @@ def _alternatives(words: Sequence[str]) -> str:
 
 def _sequence(words: Sequence[str]) -> str:
     """Words that share their first character: what they have in common, then what sets them apart."""
-    common = _common_beginning(words[0], words[-1])
+    common = words[0][: common_length(words[0], words[-1])]
     rests = [word[len(common) :] for word in words]
     return _literal(common) if len(rests) == 1 else f"{_literal(common)} ({_alternatives(rests)})"
-
-
-def _common_beginning(first: str, last: str) -> str:
-    """What all sorted words from `first` to `last` begin with."""
-    length = next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))
-    return first[:length]
 
 
 def _groups(words: Sequence[str]) -> Iterator[list[str]]:

@@ -4,8 +4,8 @@ The answer is three lines, `Analysis: …`, `Reasoning: …`, `Command: …`, or
 together, each of which has its own: files and whether they are the right ones (`slm_files`, `slm_identity`), LoRA
 adapters (`slm_adapters`), processors (`slm_gpu`, `slm_cores`), messages to tokens (`slm_chat`), llama.cpp's contexts
 and their KV cache (`slm_context`, `slm_pool`, `slm_state`), stopping (`slm_interrupt`), sampling (`slm_sampling`,
-`slm_decoder`), the shape of an answer (`slm_answers`) and the time that it takes (`slm_budget`). In the planner
-nothing else imports llama_cpp.
+`slm_decoder`), the shape of an answer (`slm_answers`), the time that it takes (`slm_budget`) and how a command is
+spelled where that is short (`slm_spelling`). In the planner nothing else imports llama_cpp.
 """
 
 from __future__ import annotations

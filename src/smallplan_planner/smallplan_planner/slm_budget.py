@@ -6,26 +6,29 @@ No llama.cpp in here.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-_MARGIN = 1.25  # a prediction is believed to be this much too short at most
-_COMMAND_MARGIN = 1.75  # the same of a command: late by a token it is lost, and it may be spelled in more tokens
+_MARGIN = 1.35  # a prediction is believed to be this much too short at most: tokens are counted, speeds vary
 _RESERVE = 0.005  # s for what is no token
-_NEWEST = 0.3  # weight of the newest measurement
-_GRAMMAR = 1.5  # a token under a grammar is believed to take this much longer, until one was measured
-_ENOUGH = 4  # tokens that tell a speed
+_NEWEST_PROMPT = 0.3  # weight of the prompt that was read last
+_NEWEST_TOKEN = 0.1  # the same of a token: a hiccup tells little of the next ten, a busy processor is soon noticed
 
 
 class Speed:
-    """Seconds that one token takes: a mean in which old measurements fade. 0 until something was measured."""
+    """Seconds that one token takes: a mean in which old measurements fade. 0 until something was measured.
 
-    def __init__(self) -> None:
+    `newest` is the weight of the newest measurement, from 0 to 1.
+    """
+
+    def __init__(self, newest: float) -> None:
         self.seconds = 0.0
+        self._newest = newest
 
     def learn(self, tokens: int, seconds: float) -> None:
         if tokens < 1 or seconds <= 0:
             return
-        newest = seconds / tokens
-        self.seconds = newest if not self.seconds else (1 - _NEWEST) * self.seconds + _NEWEST * newest
+        measured = seconds / tokens
+        self.seconds += (measured - self.seconds) * (self._newest if self.seconds else 1.0)
 
     @property
     def tokens_per_second(self) -> float:
@@ -33,46 +36,45 @@ class Speed:
 
 
 class Speeds:
-    """What was measured of one model: a prompt is read, text is written, a command is written under its grammar."""
+    """What was measured of one model: how fast a prompt is read, and how fast an answer is written.
+
+    `text` is that of tokens that are evaluated one at a time: several together take less each, a right draft nothing.
+    """
 
     def __init__(self) -> None:
-        self.prompt = Speed()
-        self.text = Speed()
-        self.command = Speed()
+        self.prompt = Speed(_NEWEST_PROMPT)
+        self.text = Speed(_NEWEST_TOKEN)
 
-    def command_seconds(self, tokens: int) -> float:
-        """What a command takes that is believed to have `tokens` tokens, with a margin.
-
-        None is believed to take less than one of text: a short command has tokens that cost nothing, as what is
-        decided is not evaluated, and the next one may be long.
-        """
-        rate = max(self.command.seconds, self.text.seconds) if self.command.seconds else self.text.seconds * _GRAMMAR
-        return tokens * rate * _COMMAND_MARGIN + _RESERVE
+    def writing_seconds(self, tokens: int) -> float:
+        """What writing so many tokens takes, with a margin."""
+        return tokens * self.text.seconds * _MARGIN + _RESERVE
 
 
 class TextBudget:
     """Says, token by token, whether there is still time for text before the command that must stand at the end.
 
-    `end` is when the answer is due (s, `time.monotonic`), None: never. `command` is how many tokens the command and
-    its line head take at most.
+    `end` is when the answer is due (s, `time.monotonic`), None: never. The command and its line head take at most
+    `rough` tokens. `count` tells how many at most in the tokenizer's own spelling; with many commands it takes a while,
+    so it is asked only where `rough` would be late, and from then on time `is_short`: the command has to be spelled so.
     """
 
-    def __init__(self, speeds: Speeds, end: float | None, command: int) -> None:
+    def __init__(self, speeds: Speeds, end: float | None, rough: int, count: Callable[[], int]) -> None:
+        self.is_short = False
         self._speeds = speeds
         self._end = end
-        self._command = command
-        self._begun = 0.0
-        self._written = 0
+        self._command = rough
+        self._count = count
 
     def allows_token(self) -> bool:
         """Whether one more token of text can be written, and the command after it; to be asked before each."""
-        if self._end is None:
+        if self._is_in_time():
             return True
-        now = time.monotonic()
-        self._begun = self._begun or now
-        rate = self._speeds.text.seconds
-        if self._written >= _ENOUGH:  # slower than usual: other processes compete
-            rate = max(rate, (now - self._begun) / self._written)
-        slower = rate / self._speeds.text.seconds if self._speeds.text.seconds else 1.0
-        self._written += 1
-        return now + rate * _MARGIN + self._speeds.command_seconds(self._command) * slower < self._end
+        if self.is_short:
+            return False
+        self.is_short = True
+        self._command = self._count()
+        return self._is_in_time()
+
+    def _is_in_time(self) -> bool:
+        to_come = self._speeds.writing_seconds(1 + self._command)
+        return self._end is None or time.monotonic() + to_come < self._end

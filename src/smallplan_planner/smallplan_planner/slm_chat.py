@@ -37,6 +37,7 @@ class ChatVocabulary:
         self._frames: dict[tuple[str, ...], list[str]] = {}  # a few: templates know few roles, chats here are short
         bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
         self._start: list[int] = [bos] if llama_cpp.llama_vocab_get_add_bos(self.vocab) else []
+        self.end = eos
         self._bos, self._eos = self._text(bos), self._text(eos)
         self._template = self._read_template(model)
         self._has_system_role = self._knows_system_role()
@@ -86,6 +87,11 @@ class ChatVocabulary:
         if count < 0:
             raise SlmError(f"{self.path}: its tokenizer made {-count} tokens of {len(data)} bytes")
         return list(tokens[:count])
+
+    def tokenize_after(self, head: str, text: str) -> list[int]:
+        """Tokens of a text as they are behind one of `HEADS`; some tokenizers put a space before a text alone."""
+        tokens, before = self.tokenize(head + text), self.head_tokens[head]
+        return tokens[len(before) :] if tokens[: len(before)] == before else self.tokenize(text)
 
     def piece(self, token: int) -> bytes | None:
         """The token's text, None when it ends an answer: an end token, or any other control token."""

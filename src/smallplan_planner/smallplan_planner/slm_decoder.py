@@ -37,11 +37,20 @@ class Decoder:
         """In place of the token just sampled, the choice among those that the grammar allows, None without any."""
         return grammar.sample(self._sampler, self.context, self._at)
 
-    def push(self, tokens: Sequence[int]) -> None:
-        """Go on with these tokens. Raises `Stopped` and `SlmError`."""
+    def sample_among(self, tokens: Sequence[int]) -> int:
+        """The model's choice among these as the next token."""
+        self.generated += 1
+        return self._sampler.choose_among(self.context, tokens, self._at)
+
+    def push(self, tokens: Sequence[int]) -> int:
+        """Go on with these tokens; returns how many were evaluated, as no draft held them.
+
+        Raises `Stopped` and `SlmError`.
+        """
         if not self._lookup:
             self.context.evaluate(tokens)
-            return
+            return len(tokens)
+        evaluated = 0
         for token in tokens:
             self._text.append(token)
             if self._draft and self._draft[0] == token:
@@ -49,6 +58,8 @@ class Decoder:
                 self._at += 1
             else:
                 self._evaluate(token)
+                evaluated += 1
+        return evaluated
 
     def _evaluate(self, token: int) -> None:
         if self._draft:

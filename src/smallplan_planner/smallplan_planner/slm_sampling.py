@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -44,6 +45,12 @@ class Sampler:
         """A token of these candidates."""
         llama_cpp.llama_sampler_apply(self._chain, ctypes.byref(candidates))
         return int(candidates.data[candidates.selected].id)
+
+    def choose_among(self, context: ModelContext, tokens: Sequence[int], index: int = -1) -> int:
+        """As `sample`, one of these tokens."""
+        logits = context.logits(index)
+        data = (llama_cpp.llama_token_data * len(tokens))(*((token, logits[token], 0.0) for token in tokens))
+        return self.choose(llama_cpp.llama_token_data_array(data, len(tokens), -1, False))
 
 
 class GrammarState:

@@ -90,7 +90,7 @@ def decide_in_time(task: ShapeTask) -> ShapeFigures:
         load = time.perf_counter() - begun
         free = list(replay(slm, task.searches))
         unread = max(one.generation.prompt_tokens - one.generation.reused_tokens for one in free)
-        short = round(_SLACK * (unread * slm.speeds.prompt.seconds + slm.speeds.command_seconds(_COMMAND)), 2)
+        short = round(_SLACK * (unread * slm.speeds.prompt.seconds + slm.speeds.writing_seconds(_COMMAND)), 2)
         usual = list(replay(slm, task.searches, task.deadline))
         tight = list(replay(slm, task.searches, short))
     figures = summarise(free)

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import llama_cpp
 import pytest
 
 from fixtures.tiny_gguf import write_tiny_gguf, write_tiny_lora
+from smallplan_planner import slm_answers, slm_budget
 from smallplan_planner.grammar import ChoiceGrammar, CommandGrammar, FreeLine
 from smallplan_planner.prompt import PROMPT_VERSION, Message
 from smallplan_planner.response import parse_response
 from smallplan_planner.slm import AnswerLimits, Slm, SlmCancelled, SlmDeadlineError, SlmError
-from smallplan_planner.slm_budget import TextBudget
+from smallplan_planner.slm_budget import Speeds
 from smallplan_planner.slm_context import ModelContext
+from smallplan_planner.slm_decoder import Decoder
 from smallplan_planner.slm_interrupt import StopFlag, Stopped
 
 GRAMMAR = CommandGrammar(("explore(kitchen)", "navigate(kitchen, mug)", "navigate(kitchen, mug-2)", "done()"))
@@ -34,6 +39,21 @@ def chat(user: str, system: str = "You plan for a robot.") -> list[Message]:
 def play(tokens: Iterator[int], slm: Slm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the model choose these tokens."""
     monkeypatch.setattr(slm._sampler, "sample", lambda context, index: next(tokens))
+
+
+def play_time(times: Iterable[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the budget sees on the clock, once a token of text: 0.0 is early enough, infinity is too late."""
+    clock = iter(times)
+    monkeypatch.setattr(slm_budget, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+
+
+def record_evaluations(slm: Slm, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The tokens of each evaluation from now on."""
+    evaluated: list[list[int]] = []
+    context = slm._pool.contexts[False]
+    evaluate = context.evaluate
+    monkeypatch.setattr(context, "evaluate", lambda tokens: (evaluated.append(list(tokens)), evaluate(tokens))[1])
+    return evaluated
 
 
 # Loading
@@ -169,6 +189,20 @@ def test_nor_where_the_chat_tokens_are_user_defined(tmp_path: Path, monkeypatch:
     assert [tokens.count(sp.piece_to_id(piece)) for piece in maker.CONTROL] == [1, 1, 1]
 
 
+def test_what_stands_behind_a_line_head_gets_no_second_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many tokenizers put a space before what they are given."""
+    import fixtures.tiny_gguf as maker
+
+    put_space = maker.gguf.GGUFWriter.add_add_space_prefix
+    monkeypatch.setattr(maker.gguf.GGUFWriter, "add_add_space_prefix", lambda self, _: put_space(self, True))
+    monkeypatch.setattr(maker, "USER_DEFINED", [])
+    write_tiny_gguf(tmp_path / "space.gguf")
+    with Slm(tmp_path / "space.gguf", n_threads=1) as slm:
+        alone, behind = slm._chat.tokenize(" mug"), slm._chat.tokenize_after("\nCommand:", " mug")
+        texts = [b"".join(slm._chat.piece(token) or b"" for token in tokens) for tokens in (alone, behind)]
+    assert texts == [b"  mug", b" mug"]
+
+
 # Answers
 
 
@@ -193,17 +227,14 @@ def test_an_answer_under_the_grammar_is_always_well_formed(tmp_path: Path, seed:
 def test_text_is_cut_where_the_model_writes_the_next_head(tiny_slm: Slm, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model's tokens are played back; what counts is where sections end and what is evaluated."""
     script = iter(tiny_slm._chat.tokenize(" the kitchen\nReasoning: it is near\nCommand:"))
-    evaluated: list[int] = []
-    context = tiny_slm._pool.contexts[False]
-    evaluate = context.evaluate
+    evaluated = record_evaluations(tiny_slm, monkeypatch)
     play(script, tiny_slm, monkeypatch)
-    monkeypatch.setattr(context, "evaluate", lambda tokens: (evaluated.extend(tokens), evaluate(tokens))[1])
     made = tiny_slm.generate(chat("x"), CommandGrammar(("done()",)))
     assert (made.analysis, made.reasoning, made.command) == ("the kitchen", "it is near", "done()")
     answer = tiny_slm._chat.tokenize("Analysis: ") + tiny_slm._chat.tokenize(
         " the kitchen\nReasoning: it is near\nCommand:"
     )
-    assert evaluated[-len(answer) :] == answer
+    assert list(chain(*evaluated))[-len(answer) :] == answer
 
 
 def test_a_section_without_end_gets_the_next_head(tiny_slm: Slm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,8 +525,7 @@ def test_short_of_time_the_answer_is_cut_to_the_command(tiny_model: Any, monkeyp
         full = slm.generate(chat(LONG), GRAMMAR)
         made = []
         for allowed in (0, 5, 30):
-            left = iter([True] * allowed)
-            monkeypatch.setattr(TextBudget, "allows_token", lambda self, left=left: next(left, False))
+            play_time(chain(repeat(0.0, allowed), repeat(math.inf)), monkeypatch)
             made.append(slm.generate(chat(LONG), GRAMMAR, deadline=60.0))
     none, some, most = made
     assert not full.cut and all(one.cut for one in made)
@@ -510,8 +540,90 @@ def test_short_of_time_the_answer_is_cut_to_the_command(tiny_model: Any, monkeyp
 def test_a_cut_answer_is_one_that_may_be_given_in_haste(tiny_slm: Slm, monkeypatch: pytest.MonkeyPatch) -> None:
     grammar = CommandGrammar(GRAMMAR.commands, hasty=("explore(kitchen)",))
     assert tiny_slm.generate(chat("x"), grammar).command in GRAMMAR.commands
-    monkeypatch.setattr(TextBudget, "allows_token", lambda self: False)
-    assert tiny_slm.generate(chat("x"), grammar, deadline=60.0).command == "explore(kitchen)"
+    play_time(repeat(math.inf), monkeypatch)
+    made = tiny_slm.generate(chat("x"), grammar, deadline=60.0)
+    assert (made.cut, made.command) == (True, "explore(kitchen)")
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_short_of_time_a_command_is_written_as_the_tokenizer_spells_it(
+    tiny_model: Any, monkeypatch: pytest.MonkeyPatch, cut: bool
+) -> None:
+    """A model that chooses at random would spell it letter by letter. So too where the reasons end in time by
+    themselves: then all commands are open."""
+    commands = tuple(f"navigate({room}, {thing})" for room in ("kitchen", "bathroom") for thing in ("mug", "mug-2"))
+    grammar = CommandGrammar((*commands, "done()"), hasty=commands)
+    head = "\nCommand:"
+    spelled = {text: tiny_model.tokenizer.encode(f"{head} {text}") for text in grammar.commands}
+    limits = AnswerLimits(3, 3)
+    predicted: list[tuple[int, int]] = []
+
+    class RecordedBudget(slm_budget.TextBudget):
+        def __init__(self, speeds: Speeds, end: float | None, rough: int, count: Callable[[], int]) -> None:
+            super().__init__(speeds, end, rough, count)
+            predicted.append((rough, count()))
+
+    monkeypatch.setattr(slm_answers, "TextBudget", RecordedBudget)
+    seen, longest = set(), 0
+    with Slm(tiny_model.path, n_threads=1, n_ctx=512, temperature=50.0, seed=1, limits=limits) as slm:
+        evaluated = record_evaluations(slm, monkeypatch)
+        for _ in range(30):
+            evaluated.clear()
+            play_time(chain([math.inf], repeat(math.inf if cut else 0.0)), monkeypatch)
+            made = slm.generate(chat("x"), grammar, deadline=60.0)
+            assert made.cut == cut
+            seen.add(made.command)
+            begin = evaluated.index(slm._chat.head_tokens[head])
+            written = [tokens for tokens in evaluated[begin:] if tokens]
+            answer = list(chain(*written))
+            longest = max(longest, len(answer))
+            assert answer == spelled[made.command][: len(answer)]
+            if made.command != "done()":
+                assert len(written) == 3, "the head, up to the room, and up to where things differ: each at once"
+    assert seen == set(commands if cut else grammar.commands)
+    ((rough, counted),) = set(predicted)
+    assert counted == longest, "what was predicted"
+    assert rough == 1 + len(" navigate(bathroom, mug-2)"), "a token a letter behind the head, at worst"
+
+
+@pytest.mark.parametrize(("lookup", "early"), [(0, 8), (0, 1000), (4, 1000)])
+def test_the_speed_of_writing_is_that_of_tokens_that_are_evaluated_one_at_a_time(
+    tiny_model: Any, monkeypatch: pytest.MonkeyPatch, lookup: int, early: int
+) -> None:
+    """Several at once (a cut answer's) take less each, and one that a draft held takes nothing."""
+    grammar = CommandGrammar(("navigate(kitchen, mug)", "navigate(kitchen, towel)"))
+    with Slm(tiny_model.path, n_threads=1, limits=AnswerLimits(40, 40), lookup_tokens=lookup) as slm:
+        learned: list[int] = []
+        monkeypatch.setattr(slm.speeds.text, "learn", lambda tokens, seconds: learned.append(tokens))
+        pushed: list[tuple[int, int]] = []  # tokens, and in how many evaluations
+        push, decode, evaluations = Decoder.push, ModelContext._decode, [0]
+
+        def counted(self: ModelContext, *args: Any) -> None:
+            evaluations[0] += 1
+            decode(self, *args)
+
+        def recorded(self: Decoder, tokens: list[int]) -> int:
+            before = evaluations[0]
+            answer = push(self, tokens)
+            pushed.append((len(tokens), evaluations[0] - before))
+            return answer
+
+        monkeypatch.setattr(ModelContext, "_decode", counted)
+        monkeypatch.setattr(Decoder, "push", recorded)
+        play_time(chain(repeat(0.0, early), repeat(math.inf)), monkeypatch)
+        assert slm.generate(chat(LONG), grammar, deadline=60.0).cut == (early < 80)
+    assert learned == [1] * pushed.count((1, 1)) != []
+    assert any(tokens > 1 for tokens, _ in pushed) == (early < 80)
+    assert pushed.count((1, 0)) > 0 or not lookup
+
+
+def test_a_speed_that_was_measured_far_too_slow_is_put_right_by_cut_answers(tiny_model: Any) -> None:
+    """Nothing but the command is written then."""
+    with Slm(tiny_model.path, n_threads=1, limits=AnswerLimits(9, 9)) as slm:
+        slm.speeds.text.learn(1, 10_000.0)
+        believed = slm.speeds.text.seconds
+        assert slm.generate(chat("x"), GRAMMAR, deadline=60.0).cut
+        assert slm.speeds.text.seconds < believed
 
 
 def test_a_prompt_too_long_for_its_deadline_is_told_and_goes_on_where_it_stopped(
@@ -538,7 +650,7 @@ def test_speeds_are_measured(tiny_model: Any) -> None:
     with Slm(tiny_model.path, n_threads=1, limits=AnswerLimits(20, 20)) as slm:
         assert slm.speeds.text.seconds > 0 and slm.speeds.prompt.seconds == 0
         slm.generate(chat(LONG), GRAMMAR)
-        assert slm.speeds.prompt.seconds > 0 and slm.speeds.command.seconds > 0
+        assert slm.speeds.prompt.seconds > 0
 
 
 def test_a_choice_may_be_the_beginning_of_another(tiny_model: Any) -> None:
