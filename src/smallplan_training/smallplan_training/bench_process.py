@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from smallplan_training.errors import UserError
+from smallplan_training.processes import die_with_parent
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
@@ -21,7 +22,7 @@ def in_own_process(function: Callable[[_Task], _Result], task: _Task) -> _Result
 
     Raises `UserError` when the process is killed, for want of memory for instance.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), die_with_parent) as pool:
         try:
             return pool.submit(function, task).result()
         except BrokenProcessPool as error:

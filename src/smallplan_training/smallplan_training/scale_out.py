@@ -20,6 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from smallplan_training.errors import UserError
+from smallplan_training.processes import die_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class Workers:
     def _map_processes(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[_Result]:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")  # a fork would share the state of llama.cpp and of threads
-            self._pool = ProcessPoolExecutor(self._workers, context)
+            self._pool = ProcessPoolExecutor(self._workers, context, die_with_parent)
         try:
             yield from self._pool.map(function, tasks)
         except BrokenProcessPool as error:

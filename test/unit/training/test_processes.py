@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.lives import await_end, lives
 from smallplan_training.processes import ProcessDied, ProcessGroup, Terminated, free_domain, ros_environment
 
 SLEEP = [sys.executable, "-S", "-c", "import time; print('up', flush=True); time.sleep(60)"]
@@ -33,22 +34,6 @@ def wait_for_text(path: Path) -> str:
             return path.read_text().strip()
         time.sleep(0.02)
     raise AssertionError(f"nothing was written to {path}")
-
-
-def lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{pid}/stat")
-    return not state.is_file() or state.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def await_end(pid: int) -> None:
-    until = time.monotonic() + 20
-    while lives(pid):
-        assert time.monotonic() < until, f"process {pid} still lives"
-        time.sleep(0.02)
 
 
 def test_children_end_on_leaving(tmp_path: Path) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 
 import pytest
 
+from fixtures.lives import await_end
 from smallplan_training.errors import UserError
 from smallplan_training.scale_out import map_tasks
 
@@ -121,3 +125,23 @@ def kill_itself(_: int) -> None:
 def test_a_worker_that_is_killed_is_named() -> None:
     with pytest.raises(UserError, match="one of 2 worker processes was killed"):
         list(map_tasks(kill_itself, range(4), workers=2))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
+def test_workers_end_when_the_parent_is_killed() -> None:
+    code = textwrap.dedent("""
+        import time
+        from smallplan_training.scale_out import Workers
+        with Workers(2) as workers:
+            print(*workers.map(eval, ["__import__('os').getpid()"] * 4), flush=True)
+            list(workers.map(time.sleep, [60, 60]))
+    """)
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    workers = {int(word) for word in parent.stdout.readline().split()}
+    assert workers and parent.pid not in workers
+    parent.terminate()
+    parent.wait(timeout=20)
+    parent.stdout.close()
+    for worker in workers:
+        await_end(worker)

@@ -57,6 +57,7 @@ from smallplan_training.nano.situations import (
 from smallplan_training.nano.tokenizer import NanoTokenizer, train_tokenizer
 from smallplan_training.nano.train import TrainConfig, Trainer
 from smallplan_training.policy_factory import PolicyOptions, make_policy
+from smallplan_training.processes import die_with_parent
 from smallplan_training.sample_tokens import tokenise
 from smallplan_training.scenes import resolve_scenes
 from smallplan_training.teachers.expert import ExpertPolicy
@@ -238,7 +239,7 @@ class Recipe:
         if not tasks:
             return
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        with ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), die_with_parent) as pool:
             list(tqdm(pool.map(_make_shard, tasks), total=len(tasks), desc=f"{phase.name}: situations", unit="shard"))
 
     def train(self, index: int) -> None:
