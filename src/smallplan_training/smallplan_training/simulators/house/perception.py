@@ -119,7 +119,7 @@ class SightLines:
         height: NDArray[np.float32],
         owner: NDArray[np.int16],
         wanted: NDArray[np.bool_],
-    ) -> NDArray[np.intp]:
+    ) -> NDArray[np.int32]:
         """The wanted things (a mask over things) that are recognised from here, ascending.
 
         Args: origin: (column, row) of the camera, fractional; yaw, angle: the view in rad.
@@ -132,9 +132,7 @@ class SightLines:
         seen = sensing.lines_of_sight(
             height, owner, origin, self.points[picked], self.top[picked], self.excused[picked]
         )
-        found = np.zeros(len(self.container), dtype=bool)
-        found[self.thing[picked[seen]]] = True
-        return np.flatnonzero(found)
+        return np.unique(self.thing[picked[seen]])
 
 
 class Perception:
@@ -161,7 +159,12 @@ class Perception:
         self._key_of_thing: dict[int, str] = {}
         self._thing_of_key: dict[str, int] = {}
         self._door_of_key: dict[str, int] = {}
-        self._parent_of = self._parents()  # of objects whose detections don't tell it yet
+        index_of = {piece.id: index for index, piece in enumerate(self._house.furniture)}
+        self._parent_of = {
+            thing: index_of[item.parent]
+            for thing, item in enumerate(self._house.objects, start=len(self._house.furniture))
+            if item.parent
+        }  # of the objects whose detections don't tell it yet
 
     @property
     def detections(self) -> list[Detection]:
@@ -225,21 +228,21 @@ class Perception:
 
     def _recognise(self, origin: Point2, yaw: float, angle: float) -> None:
         """Remember the things and the doors that show from here for the first time."""
-        things = len(self._unseen)
+        things, doors = len(self._unseen), np.flatnonzero(self._door_unseen)
         wanted = np.zeros(len(self._sights.container), dtype=bool)
         wanted[:things] = self._unseen & ~self._closed_in
-        wanted[np.arange(things, len(wanted), len(_SIDES)) + self._sides(origin)] = self._door_unseen
+        wanted[things + 3 * doors + self._sides(origin, doors)] = True
         # One search for both: most of its cost is that of calling numpy.
         seen = self._sights.seen_from(origin, yaw, angle, self._state.height, self._raster.owner, wanted)
         self._remember(seen[seen < things], origin)
-        self._remember_doors((seen[seen >= things] - things) // len(_SIDES), origin)
+        self._remember_doors((seen[seen >= things] - things) // 3, origin)
 
     def opened(self, furniture: int, row: int, column: int) -> None:
         """The robot, in this cell, has opened a container: it sees what is inside."""
         self._state.container_open[furniture] = True
         inside = self._lines.container == furniture
         self._closed_in[inside] = False
-        self._remember(np.flatnonzero(inside & self._unseen), (column + 0.5, row + 0.5))
+        self._remember(np.flatnonzero(inside & self._unseen).astype(np.int32), (column + 0.5, row + 0.5))
         self._set_state(furniture, OpenState.OPEN)
 
     def closed(self, furniture: int) -> None:
@@ -260,7 +263,7 @@ class Perception:
         key = self._key_of_thing[furniture]
         self._detections[key] = replace(self._detections[key], state=state)
 
-    def _remember(self, things: NDArray[np.integer], origin: Point2) -> None:
+    def _remember(self, things: NDArray[np.int32], origin: Point2) -> None:
         """First sight: the nearest get their keys first, whatever their order in the house's file."""
         if not len(things):
             return
@@ -299,17 +302,13 @@ class Perception:
     def _complete_parents(self) -> None:
         """An object's parent is told once both have been recognised."""
         keys = self._key_of_thing
-        both = [(thing, on) for thing, on in self._parent_of.items() if thing in keys and on in keys]
-        for thing, parent in both:
+        told = [(thing, on) for thing, on in self._parent_of.items() if thing in keys and on in keys]
+        for thing, parent in told:
             del self._parent_of[thing]
-            detection, item = self._detections[keys[thing]], self._house.objects[thing - len(self._house.furniture)]
-            self._detections[keys[thing]] = replace(detection, parent=keys[parent], relation=item.relation)
-
-    def _parents(self) -> dict[int, int]:
-        """The furniture that each object is on or in, by their numbers."""
-        index_of = {piece.id: index for index, piece in enumerate(self._house.furniture)}
-        objects = enumerate(self._house.objects, start=len(self._house.furniture))
-        return {thing: index_of[item.parent] for thing, item in objects if item.parent}
+            relation = self._house.objects[thing - len(self._house.furniture)].relation
+            self._detections[keys[thing]] = replace(
+                self._detections[keys[thing]], parent=keys[parent], relation=relation
+            )
 
     def _doors_in_cells(self) -> NDArray[np.float64]:
         """(D, 3, 2) both jambs and the middle of each door, (column, row) in cells, fractional."""
@@ -325,11 +324,11 @@ class Perception:
     def _door_views(self, origin: Point2) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """The doors (D,) not seen yet, and (D, 3, 2) the points before them, on the robot's side, that show them."""
         unseen = np.flatnonzero(self._door_unseen)
-        return unseen, self._door_fronts[unseen, self._sides(origin)[unseen]]
+        return unseen, self._door_fronts[unseen, self._sides(origin, unseen)]
 
-    def _sides(self, origin: Point2) -> NDArray[np.intp]:
-        """(D,) for each door the index in `_SIDES` of the one that the robot is on."""
-        across = (np.array(origin) - self._door_points[:, 1]) * self._door_normals
+    def _sides(self, origin: Point2, doors: NDArray[np.intp]) -> NDArray[np.intp]:
+        """For each of these doors the index in `_SIDES` of the one that the robot stands on."""
+        across = (np.array(origin) - self._door_points[doors, 1]) * self._door_normals[doors]
         return np.sign(across.sum(axis=1)).astype(np.intp) + 1
 
     def _remember_doors(self, seen: NDArray[np.integer], origin: Point2) -> None:
