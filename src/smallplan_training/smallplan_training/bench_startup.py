@@ -1,6 +1,8 @@
 """How long the planner's node takes from the start of its executable to active, in the eyes of another node.
 
-The real process with the real model, asked for its lifecycle state over DDS. It needs the ROS messages.
+The real process with the real model, asked for its lifecycle state over DDS. It needs the ROS messages. The one that
+asks announces itself often (`config/fastdds.xml`), or it would measure Fast DDS: a participant that has just been made
+drops the answers to its first announcement, and then waits for the others' next one, 3 s by default.
 """
 
 from __future__ import annotations
@@ -10,17 +12,19 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
+from smallplan_planner.resources import resource
 from smallplan_training.bench_searches import has_messages
 from smallplan_training.errors import UserError
 from smallplan_training.processes import ProcessDied, ProcessGroup, ros_environment
 
 NODE = "smallplan_planner"
 _PATIENCE = 120.0  # s until active
+PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # until Jazzy, and since Kilted
 _LOOK, _ASK_AGAIN = 0.01, 0.1  # s between two questions for the state, and for its answer
 
 
@@ -28,8 +32,10 @@ def measure_startup(model: Path, runs: int = 3) -> float:
     """Median seconds of several starts. Raises `UserError` where there is no ROS, or the node does not get active."""
     if not has_messages():
         raise UserError("the planner's node needs ROS 2 and the built messages: run `make setup`, or source one")
-    os.environ.update(ros_environment(os.environ))  # before rclpy reads it; shared with the node
-    return round(statistics.median(_start_once(model) for _ in range(runs)), 2)
+    profile = str(resource("config", "fastdds.xml"))
+    environment = ros_environment({name: value for name, value in os.environ.items() if value != profile})  # the node's
+    os.environ.update({**dict.fromkeys(PROFILES, profile), **environment})  # before rclpy reads it
+    return round(statistics.median(_start_once(model, environment) for _ in range(runs)), 2)
 
 
 def planner_command() -> Sequence[str]:
@@ -41,8 +47,8 @@ def planner_command() -> Sequence[str]:
     return [sys.executable, "-m", f"{NODE}.nodes.planner_node"]
 
 
-def _start_once(model: Path) -> float:
-    """Seconds of one start; its KV cache is an empty folder, as at the first start."""
+def _start_once(model: Path, environment: Mapping[str, str]) -> float:
+    """Seconds of one start, in that environment; its KV cache is an empty folder, as at the first start."""
     import rclpy
     from lifecycle_msgs.msg import State
     from lifecycle_msgs.srv import GetState
@@ -62,7 +68,7 @@ def _start_once(model: Path) -> float:
             file = Path(folder) / "planner.yaml"
             file.write_text(yaml.safe_dump({NODE: {"ros__parameters": parameters}}), encoding="utf-8")
             command = [*planner_command(), "--ros-args", "--params-file", str(file)]
-            with ProcessGroup(Path(folder) / "logs", os.environ) as processes:
+            with ProcessGroup(Path(folder) / "logs", environment) as processes:
                 begun = time.perf_counter()
                 processes.start(NODE, command)
                 while time.perf_counter() - begun < _PATIENCE:
