@@ -174,7 +174,7 @@ class SceneGraphBuilder:
         rows, cols = np.divmod(cells, grid.shape[1])
         mean_row, mean_col = (np.repeat(np.add.reduceat(part, starts) / counts, counts) for part in (rows, cols))
         off_centre = (rows - mean_row) ** 2 + (cols - mean_col) ** 2
-        nearest = np.minimum.reduceat(self.field.distances.ravel()[cells], starts)
+        nearest = np.minimum.reduceat(self.field.distances.ravel().take(cells), starts)
         found = []
         for number, start, count, distance in zip(rooms.numbers, starts, counts, nearest.tolist()):
             middle = start + int(off_centre[start : start + count].argmin())

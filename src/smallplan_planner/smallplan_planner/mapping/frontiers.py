@@ -21,6 +21,7 @@ from smallplan_planner.mapping.occupancy import (
     IntArray,
     OccupancyGrid,
     grown,
+    window_of,
 )
 from smallplan_planner.mapping.rooms import Segmentation, resample
 
@@ -116,25 +117,35 @@ def frontier_cells(grid: OccupancyGrid, covered: BoolArray | None = None) -> Boo
     unknown = grid.data == UNKNOWN
     if covered is not None:
         unknown &= ~covered
-    pockets, _ = ndimage.label(np.pad(unknown, 1, constant_values=True))
+    window = window_of(~unknown)  # all around it is one pocket, however much of it the grid covers
+    inside = unknown[window]
+    around = np.ones((inside.shape[0] + 2, inside.shape[1] + 2), dtype=bool)
+    around[1:-1, 1:-1] = inside
+    pockets, _ = ndimage.label(around)
     large = np.bincount(pockets.ravel()) * grid.resolution**2 >= MIN_POCKET_AREA
     large[0] = False
     large[pockets[0, 0]] = True
-    return grown(large[pockets])[1:-1, 1:-1] & (grid.data == FREE)
+    edge = np.zeros(grid.shape, dtype=bool)
+    edge[window] = grown(large.take(pockets))[1:-1, 1:-1] & (grid.data[window] == FREE)
+    return edge
 
 
 def _clusters(
     grid: OccupancyGrid, rooms: Segmentation, field: DistanceField, edge: BoolArray
 ) -> list[tuple[FrontierCluster, IntArray]]:
     """The frontiers along an edge (H, W), without numbers yet (0), each with its edge cells (N, 2)."""
-    labels, count = ndimage.label(edge, structure=EIGHT)
-    if count == 0:
+    window = window_of(edge)
+    inside = edge[window]
+    if inside.size == 0:
         return []
-    cells = np.argwhere(edge)
+    labels, _ = ndimage.label(inside, structure=EIGHT)
+    flat = np.flatnonzero(inside)
+    rows, cols = np.divmod(flat, inside.shape[1])
+    cells = np.stack([rows + window[0].start, cols + window[1].start], axis=1)
     room_of = rooms.labels[cells[:, 0], cells[:, 1]]
     out = rooms.leads_out[cells[:, 0], cells[:, 1]]
     # One cluster per connected stretch, room and side of an opening.
-    codes = (labels[cells[:, 0], cells[:, 1]].astype(np.int64) * (int(rooms.labels.max()) + 1) + room_of) * 2 + out
+    codes = (labels.ravel()[flat].astype(np.int64) * (int(room_of.max()) + 1) + room_of) * 2 + out
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     found = []

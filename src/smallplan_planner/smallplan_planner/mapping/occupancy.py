@@ -126,9 +126,8 @@ class DistanceField:
         self._search: Any = None
         if self.start is None:
             return
-        rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        self._corner = (int(rows[0]), int(cols[0]))
-        window = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+        window = window_of(mask)
+        self._corner = (window[0].start, window[1].start)
         self._search = MCP_Geometric(np.where(mask[window], 1.0, np.inf))
         steps, _ = self._search.find_costs([self._local(*self.start)])
         self.distances[window] = steps * resolution
@@ -166,7 +165,7 @@ class DistanceField:
         """The reachable cell of least path distance among flat indices (row * W + col), None if there is none."""
         if flat_cells.size == 0:
             return None
-        values = self.distances.ravel()[flat_cells]
+        values = self.distances.ravel().take(flat_cells)
         best = int(values.argmin())
         if values[best] == np.inf:
             return None
@@ -175,6 +174,14 @@ class DistanceField:
 
     def _local(self, row: int, col: int) -> tuple[int, int]:
         return (row - self._corner[0], col - self._corner[1])
+
+
+def window_of(mask: BoolArray) -> tuple[slice, slice]:
+    """The smallest window (rows, columns) that holds all True cells of a mask (H, W), empty when there are none."""
+    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return (slice(0, 0), slice(0, 0))
+    return (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1))
 
 
 def grown(mask: BoolArray) -> BoolArray:
@@ -205,15 +212,17 @@ def cells_within(
     phase = (round(origin[0] / resolution - left, 9), round(origin[1] / resolution - bottom, 9))
     window = (bottom, bottom + shape[0], left, left + shape[1])
     huge = footprint is not None and max(footprint[:2]) > _HUGE
-    rows, cols = _lattice_cells_within(resolution, phase, x, y, radius, footprint, window if huge else None)
-    inside = (rows >= window[0]) & (rows < window[1]) & (cols >= window[2]) & (cols < window[3])
-    flat: CellArray = ((rows[inside] - bottom) * shape[1] + (cols[inside] - left)).astype(np.intp)
+    first_row, first_col, inside = _lattice_within(resolution, phase, x, y, radius, footprint, window if huge else None)
+    row, col = max(first_row, bottom), max(first_col, left)
+    on_grid = np.s_[row - first_row : max(window[1] - first_row, 0), col - first_col : max(window[3] - first_col, 0)]
+    rows, cols = np.nonzero(inside[on_grid])
+    flat: CellArray = (rows + (row - bottom)) * shape[1] + (cols + (col - left))
     flat.flags.writeable = False
     return flat
 
 
 @lru_cache(maxsize=2048)
-def _lattice_cells_within(
+def _lattice_within(
     resolution: float,
     phase: tuple[float, float],  # cells, of the corner of cell (0, 0) from the world's origin: x, y
     x: float,
@@ -221,8 +230,8 @@ def _lattice_cells_within(
     radius: float,
     footprint: tuple[float, float, float] | None,
     window: tuple[int, int, int, int] | None,  # first row, end of the rows, first column, end of the columns
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Rows and columns of what `cells_within` tells of, in row-major order, on a grid without an edge.
+) -> tuple[int, int, BoolArray]:
+    """What `cells_within` tells of, on a grid without an edge: the first row and column of a mask (h, w), and the mask.
 
     What a mistake of perception makes larger than any house is told of within a window only.
     """
@@ -242,8 +251,7 @@ def _lattice_cells_within(
     along = np.maximum(np.abs(cos * dx + sin * dy) - length / 2, 0.0)
     across = np.maximum(np.abs(cos * dy - sin * dx) - width / 2, 0.0)
     inside = along**2 + across**2 <= radius**2 + 1e-12  # the slack keeps cells on the border in
-    found = np.nonzero(inside)
-    return rows[found[0]].astype(np.int32), cols[found[1]].astype(np.int32)
+    return row_0, col_0, inside
 
 
 def _join_shifted(into: BoolArray, mask: BoolArray, rows: int, cols: int) -> None:

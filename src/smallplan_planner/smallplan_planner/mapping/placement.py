@@ -23,7 +23,7 @@ from smallplan_planner.mapping.occupancy import (
     OccupancyGrid,
     grown,
 )
-from smallplan_planner.mapping.rooms import LabelArray, Segmentation
+from smallplan_planner.mapping.rooms import Segmentation
 
 REACH = 1.0  # m from an object within which `navigate` ends
 ANCHOR_REACH = 1.5  # m around a footprint in which its floor is looked for
@@ -73,27 +73,26 @@ class ObjectPlacer:
                 cells = grid.cells_within(x, y, grid.resolution / 2, detection.footprint)
                 self.covered.ravel()[cells] = True
 
-        labels = rooms.labels.ravel()
         numbers = {detection.key: self._room(detection) for detection in detections}
-        approaches = {
-            detection.key: self._approach(detection, labels, numbers[detection.key]) for detection in detections
-        }
+        approaches = {detection.key: self._approach(detection, numbers[detection.key]) for detection in detections}
         found = []
         for key, number in numbers.items():
             parent = self._parents.get(key, "")  # in the same room
             found.append(Placement(number, parent, approaches[key] or approaches.get(parent)))
         return found
 
-    def _approach(self, detection: Detection, labels: LabelArray, room: int) -> tuple[int, int] | None:
+    def _approach(self, detection: Detection, room: int) -> tuple[int, int] | None:
         """The reachable cell of the room within REACH of a detection that the robot is at soonest.
 
         Cells of another room do not count: they are near through a wall.
-
-        Args: labels: (H * W,) numbers of the rooms.
         """
         x, y, _ = detection.position
+        labels = self._rooms.labels
         cells = self._grid.cells_within(x, y, REACH, detection.footprint)
-        return self._field.nearest_of(cells[labels[cells] == room])
+        nearest = self._field.nearest_of(cells)
+        if nearest is None or labels[nearest] == room:  # mostly; then there is no need to look at all of them
+            return nearest
+        return self._field.nearest_of(cells[labels.ravel().take(cells) == room])
 
     def _room(self, detection: Detection) -> int:
         """The number of a detection's room: that of the outermost thing that it is on or in."""

@@ -77,15 +77,16 @@ class Segmentation:
 
         The openings of a room to no room yet are left out.
         """
-        labels = self.labels.ravel()
-        core = np.where(self.leads_out.ravel(), 0, labels)
-        counts = np.bincount(core, minlength=self.numbers[-1] + 1)
+        flat = np.flatnonzero(self.labels > 0)
+        labels = self.labels.ravel().take(flat)
+        core = ~self.leads_out.ravel().take(flat)
+        counts = np.bincount(labels[core], minlength=self.numbers[-1] + 1)
         for number in self.numbers:
             if not counts[number]:  # all that is known of it lies in an opening
-                core = np.where(labels == number, labels, core)
-        flat = np.flatnonzero(core)
-        order = np.argsort(core[flat], kind="stable")
-        return flat[order], np.searchsorted(core[flat], self.numbers, sorter=order)
+                core |= labels == number
+        flat, labels = flat[core], labels[core]
+        order = np.argsort(labels, kind="stable")
+        return flat[order], np.searchsorted(labels, self.numbers, sorter=order)
 
 
 class RoomSegmenter:
@@ -117,7 +118,7 @@ class RoomSegmenter:
         parts, count = ndimage.label(uncut)
         sides = [_sides(grid, door, parts) for door in doors]
         groups = _merge_across(sides, count)
-        group_of = groups[parts]
+        group_of = groups.take(parts)
         sides_of = [(_group_of(groups, one), _group_of(groups, other)) for one, other in sides]
 
         numbers = self._inherited(grid, group_of)
@@ -166,7 +167,7 @@ class RoomSegmenter:
             for annex, home in ((one, other), (other, one)):
                 if annex and home in numbers and annex not in numbers and not annexes[annex]:
                     annexes[annex] = numbers[home]
-        core, beyond = table[group_of], annexes[group_of]
+        core, beyond = table.take(group_of), annexes.take(group_of)
         labels = _fill(np.where(beyond > 0, beyond, core), free)
         leads_out = beyond > 0
         openings = []
@@ -298,9 +299,10 @@ def _fill(labels: LabelArray, free: BoolArray) -> LabelArray:
     Nearly all of these are the few cells of openings, which touch the rooms to both sides: looking around each
     of them is much cheaper than a distance transform of the whole grid.
     """
-    filled = np.pad(labels, 1)
+    filled = np.zeros((labels.shape[0] + 2, labels.shape[1] + 2), dtype=labels.dtype)
+    filled[1:-1, 1:-1] = labels
     flat, width = filled.ravel(), filled.shape[1]
-    rows, cols = np.nonzero(free & (labels == 0))
+    rows, cols = np.divmod(np.flatnonzero(free & (labels == 0)), labels.shape[1])  # nonzero of 2-D is much slower
     open_cells = (rows + 1) * width + cols + 1
     around = np.array([-width, -1, 1, width])[:, None]
     while open_cells.size:
@@ -320,10 +322,11 @@ def _nearest_labels(labels: LabelArray, cells: CellArray) -> LabelArray:
     labelled = labels > 0
     # Column by column, as the distance transform decides between equally near ones; what has labels all around
     # it is nearest to nothing without one.
-    cols, rows = np.nonzero((labelled & grown(~labelled)).T)
+    border = np.flatnonzero((labelled & grown(~labelled)).T)
+    cols, rows = np.divmod(border.astype(np.int32), labels.shape[0])  # small numbers: there are many pairs of them
     if cells.size * rows.size > 4 * labels.size:  # so many pairs take longer
         return _spread(labels).ravel()[cells]
-    at_row, at_col = np.divmod(cells, labels.shape[1])
+    at_row, at_col = np.divmod(cells.astype(np.int32), labels.shape[1])
     nearest = ((rows - at_row[:, None]) ** 2 + (cols - at_col[:, None]) ** 2).argmin(axis=1)
     return labels[rows[nearest], cols[nearest]]
 

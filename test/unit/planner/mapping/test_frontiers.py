@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from smallplan_planner.mapping.frontiers import FrontierCluster, FrontierTracker, frontier_cells
+from smallplan_planner.mapping.occupancy import FREE, OCCUPIED, UNKNOWN, OccupancyGrid
 from smallplan_planner.mapping.rooms import RoomSegmenter
 from unit.planner.mapping.drawn import Drawn, draw
 
@@ -40,6 +45,22 @@ def test_the_edge_of_the_known_floor_is_one_frontier_with_its_middle() -> None:
 def test_frontier_cells_are_free_cells_beside_unknown_ones() -> None:
     edge = frontier_cells(draw(HALF_SEEN).grid)
     assert sorted(map(tuple, np.argwhere(edge))) == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+@given(
+    arrays(np.int8, (9, 12), elements=st.sampled_from([UNKNOWN, UNKNOWN, FREE, OCCUPIED])),
+    arrays(bool, (9, 12), elements=st.sampled_from([False, False, False, True])),
+    st.integers(0, 3),
+)
+def test_unknown_floor_counts_when_it_is_large_or_reaches_beyond_the_grid(
+    data: np.ndarray, covered: np.ndarray, margin: int
+) -> None:
+    data, covered = (np.pad(part, margin, constant_values=value) for part, value in ((data, UNKNOWN), (covered, False)))
+    unknown = np.pad((data == UNKNOWN) & ~covered, 1, constant_values=True)
+    pockets, count = ndimage.label(unknown)
+    worth = [n for n in range(1, count + 1) if n == pockets[0, 0] or np.count_nonzero(pockets == n) * 0.2**2 >= 0.15]
+    expected = ndimage.binary_dilation(np.isin(pockets, worth))[1:-1, 1:-1] & (data == FREE)
+    assert np.array_equal(frontier_cells(OccupancyGrid(data, 0.2), covered), expected)
 
 
 def test_a_room_seen_whole_has_none() -> None:

@@ -18,6 +18,7 @@ from smallplan_planner.mapping.occupancy import (
     OccupancyGrid,
     cells_within,
     grown,
+    window_of,
 )
 
 masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([True, True, False]))
@@ -186,3 +187,11 @@ def test_a_footprint_larger_than_any_house_covers_the_grid_alone() -> None:
 @given(masks)
 def test_a_grown_mask_holds_the_neighbours_too(mask: np.ndarray) -> None:
     assert np.array_equal(grown(mask), ndimage.binary_dilation(mask))
+
+
+@given(masks)
+def test_a_window_holds_all_true_cells_and_no_more(mask: np.ndarray) -> None:
+    rows, cols = window_of(mask)
+    inside = mask[rows, cols]
+    assert np.count_nonzero(inside) == np.count_nonzero(mask)
+    assert inside.size == 0 or (inside[[0, -1]].any(axis=1).all() and inside[:, [0, -1]].any(axis=0).all())
