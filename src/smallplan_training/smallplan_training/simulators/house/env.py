@@ -15,6 +15,7 @@ from smallplan_planner.mapping.builder import SceneGraphBuilder
 from smallplan_planner.names import matches_target
 from smallplan_planner.priors import Priors
 from smallplan_planner.scene_graph import SceneGraph
+from smallplan_training.memory import keep_freed_memory
 from smallplan_training.simulators.house.episodes import Episode, draw_episode, shortest_path
 from smallplan_training.simulators.house.generator import generate_house
 from smallplan_training.simulators.house.house import House
@@ -64,6 +65,7 @@ class HouseSearchEnv(SearchEnv):
     ) -> None:
         if max_steps < 1:
             raise ValueError(f"max_steps is {max_steps}; expected at least 1")
+        keep_freed_memory()
         self._houses = tuple(houses)
         self._max_steps, self._failure_rate, self._voronoi = max_steps, failure_rate, voronoi
         self._rules, self._reward, self._matches, self._priors = rules, reward, matches, priors
