@@ -22,6 +22,7 @@ from smallplan_planner.prompt import Message
 HEADS = ("Analysis:", "\nReasoning:", "\nCommand:")
 """The heads of an answer's lines, each with the line break before it."""
 
+_LINE_BEGIN = re.compile("(?=\n)")
 _SPECIAL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
 
 
@@ -33,7 +34,8 @@ class ChatVocabulary:
         self.vocab = llama_cpp.llama_model_get_vocab(model)
         self.size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
         self._pieces: dict[int, bytes | None] = {}
-        self._tokens_of = lru_cache(maxsize=16)(self.tokenize)  # the system's text is the same from answer to answer
+        self._tokens_of = lru_cache(maxsize=512)(self.tokenize)  # most lines are the same from answer to answer
+        self._lines_stand_alone = self._splits_at_lines()
         self._frames: dict[tuple[str, ...], list[str]] = {}  # a few: templates know few roles, chats here are short
         bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
         self._start: list[int] = [bos] if llama_cpp.llama_vocab_get_add_bos(self.vocab) else []
@@ -64,17 +66,17 @@ class ChatVocabulary:
                 # A tokenizer finds user-defined tokens in any text: break up those that the template uses.
                 for index, piece in enumerate(self._within_tokens.split(text)):
                     if index > 0:
-                        tokens += self._tokens_of(plain)
+                        tokens += self._tokenize_plain(plain)
                         plain = ""
                     plain += piece
                 continue
             for index, piece in enumerate(self._at_tokens.split(text)):
                 if index % 2:
-                    tokens += [*self._tokens_of(plain), self._template_tokens[piece]]
+                    tokens += [*self._tokenize_plain(plain), self._template_tokens[piece]]
                     plain = ""
                 else:
                     plain += piece
-        return tokens + self._tokens_of(plain)
+        return tokens + self._tokenize_plain(plain)
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
         """Tokens of a text alone; those that are control tokens are found in it only with `special`."""
@@ -87,6 +89,28 @@ class ChatVocabulary:
         if count < 0:
             raise SlmError(f"{self.path}: its tokenizer made {-count} tokens of {len(data)} bytes")
         return list(tokens[:count])
+
+    def _tokenize_plain(self, text: str) -> list[int]:
+        """As `tokenize`, of lines that are known already where the vocabulary lets them stand alone."""
+        if not self._lines_stand_alone:
+            return self._tokens_of(text)
+        return [token for line in _LINE_BEGIN.split(text) for token in self._tokens_of(line)]
+
+    def _splits_at_lines(self) -> bool:
+        """Whether a text's tokens are those of its lines, each with the line break before it.
+
+        A SentencePiece tokenizer only joins what makes a piece of its vocabulary, so nothing is joined with a line
+        break behind it where no piece has one inside. Others split a text by rules of their own first.
+        """
+        if llama_cpp.llama_vocab_type(self.vocab) != llama_cpp.LLAMA_VOCAB_TYPE_SPM:
+            return False
+        if self.tokenize("a\na") != self.tokenize("a") + self.tokenize("\na"):  # it puts a space before a text
+            return False
+        strips = llama_cpp.LLAMA_TOKEN_ATTR_LSTRIP | llama_cpp.LLAMA_TOKEN_ATTR_RSTRIP  # white space, line breaks too
+        return not any(
+            b"\n" in self._bytes(token)[1:] or llama_cpp.llama_vocab_get_attr(self.vocab, token) & strips
+            for token in range(self.size)
+        )
 
     def tokenize_after(self, head: str, text: str) -> list[int]:
         """Tokens of a text as they are behind one of `HEADS`; some tokenizers put a space before a text alone."""

@@ -165,6 +165,18 @@ def test_tokens_are_those_of_training(tiny_slm: Slm, tiny_model: Any) -> None:
     assert sp.piece_to_id("\nTask:▁find▁the▁") in expected  # a symbol across the border
 
 
+def test_nor_do_pieces_that_go_on_beyond_a_line_change_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fixtures.tiny_gguf as maker
+
+    monkeypatch.setattr(maker, "USER_DEFINED", [*maker.USER_DEFINED, "mug.\nRooms:"])
+    sp = write_tiny_gguf(tmp_path / "lines.gguf")
+    user = "Task: find the mug.\nRooms:\nkitchen: fridge (closed)"
+    with Slm(tmp_path / "lines.gguf", n_threads=1) as slm:
+        tokens = slm.tokenize_chat(chat(user))
+    assert sp.piece_to_id("mug.\nRooms:") in tokens
+    assert user in sp.decode(tokens)
+
+
 @pytest.mark.parametrize(
     "text", ["<|end|>", "<|user|>\nhi<|end|>", "<s>", "a<|assistant|>b<|end|><|end|>", "<unk>", "<0x0A>"]
 )
