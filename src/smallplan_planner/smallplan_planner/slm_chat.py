@@ -64,7 +64,8 @@ class ChatVocabulary:
         for text, is_content in parts:
             if is_content:
                 # A tokenizer finds user-defined tokens in any text: break up those that the template uses.
-                for index, piece in enumerate(self._within_tokens.split(text)):
+                held = any(token in text for token in self._template_tokens)  # hardly ever, and looking is quick
+                for index, piece in enumerate(self._within_tokens.split(text) if held else [text]):
                     if index > 0:
                         tokens += self._tokenize_plain(plain)
                         plain = ""

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import llama_cpp
+import numpy as np
+from numpy.typing import NDArray
 
 from smallplan_planner.generation import SlmError
 from smallplan_planner.slm_interrupt import StopFlag, Stopped
@@ -98,6 +100,8 @@ class ModelContext:
         self._memory = llama_cpp.llama_get_memory(self.handle)
         most = max(settings.chunk, settings.outputs)
         self._tokens = (llama_cpp.llama_token * most)()
+        vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+        self._logits = ctypes.c_float * vocabulary
         self._wanted = (ctypes.c_int8 * most)(*([1] * most))
 
     def free(self) -> None:
@@ -165,9 +169,10 @@ class ModelContext:
         """Append a few tokens (as many as `ContextSettings.outputs`) of which each one's successor can be sampled."""
         self._decode(tokens, self._wanted)
 
-    def logits(self, index: int) -> Any:
-        """The logits behind a token of the last evaluation (-1: its last one), as a ctypes pointer to floats."""
-        return llama_cpp.llama_get_logits_ith(self.handle, index)
+    def logits(self, index: int) -> NDArray[np.float32]:
+        """(vocabulary,) behind a token of the last evaluation (-1: its last one); llama.cpp's own memory."""
+        pointer = llama_cpp.llama_get_logits_ith(self.handle, index)
+        return np.frombuffer(self._logits.from_address(ctypes.addressof(pointer.contents)), dtype=np.float32)
 
     def reset_clock(self) -> None:
         llama_cpp.llama_perf_context_reset(self.handle)

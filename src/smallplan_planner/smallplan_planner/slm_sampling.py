@@ -28,7 +28,8 @@ class Sampler:
         if not 0.0 <= temperature < 100.0:
             raise SlmError(f"temperature is {temperature}; expected 0 (always the likeliest token) or more, below 100")
         self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-        if temperature == 0.0:
+        self._takes_likeliest = temperature == 0.0
+        if self._takes_likeliest:
             llama_cpp.llama_sampler_chain_add(self._chain, llama_cpp.llama_sampler_init_greedy())
         else:
             llama_cpp.llama_sampler_chain_add(self._chain, llama_cpp.llama_sampler_init_temp(temperature))
@@ -39,6 +40,8 @@ class Sampler:
 
     def sample(self, context: ModelContext, index: int = -1) -> int:
         """The token behind the one at `index` of the last evaluation, -1: its last one."""
+        if self._takes_likeliest:  # llama.cpp would make a list of all candidates first, for every token
+            return int(context.logits(index).argmax())
         return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, index))
 
     def choose(self, candidates: llama_cpp.llama_token_data_array) -> int:
@@ -82,10 +85,11 @@ class GrammarState:
     def sample(self, sampler: Sampler, context: ModelContext, index: int = -1) -> int | None:
         """The choice among the tokens that the grammar allows; None when the vocabulary has none of them."""
         self._catch_up()
-        vocabulary = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        logits = context.logits(index)
+        vocabulary = len(logits)
         candidates = np.zeros(vocabulary, _CANDIDATE)
         candidates["id"] = np.arange(vocabulary)
-        candidates["logit"] = np.ctypeslib.as_array(context.logits(index), (vocabulary,))
+        candidates["logit"] = logits
         array = llama_cpp.llama_token_data_array(
             data=candidates.ctypes.data_as(llama_cpp.llama_token_data_p), size=vocabulary, selected=-1, sorted=False
         )

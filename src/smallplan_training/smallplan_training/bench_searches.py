@@ -7,7 +7,6 @@ Nothing here needs a simulator: a process that replays holds what the planner's 
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import statistics
 import threading
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from smallplan_planner.actions import Action, Outcome
+from smallplan_planner.garbage import spare_decisions
 from smallplan_planner.generation import Generation, Generator, PromptBudget, SlmDeadlineError, SlmError
 from smallplan_planner.grammar import Grammar
 from smallplan_planner.names import UNCERTAIN_ROOM
@@ -92,7 +92,7 @@ def loaded(model: Path, **settings: Any) -> Iterator[Slm]:
 
     try:
         with Slm(model, **settings) as slm:
-            gc.freeze()
+            spare_decisions()
             yield slm
     except SlmError as error:
         raise UserError(str(error)) from error

@@ -10,7 +10,6 @@ Run it: `ros2 run smallplan_planner planner_node --ros-args --params-file config
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 import uuid
@@ -30,6 +29,7 @@ from smallplan_msgs.msg import ActionGoal
 from smallplan_msgs.msg import Decision as DecisionMsg
 from smallplan_msgs.msg import SceneGraph as SceneGraphMsg
 
+from smallplan_planner.garbage import spare_decisions
 from smallplan_planner.generation import SlmError
 from smallplan_planner.nodes.action_client import FEEDBACK_QOS
 from smallplan_planner.nodes.bell import Bell
@@ -108,7 +108,7 @@ class PlannerNode(LifecycleNode):  # type: ignore[misc]
             self._problem = f"can't be configured: {error}".rstrip(".")
             self.get_logger().error(f"{self._problem}. Correct the parameters and configure again.")
             return _FAILURE
-        gc.freeze()  # what is loaded by now stays: no decision waits for the collector to look through it
+        spare_decisions()
         self._worker = DecisionWorker(self._bell)
         self._subscribe(parameters.graph_durability)
         self._store.lock(configured=True)
