@@ -112,8 +112,7 @@ def _actions_on_graph(graph: SceneGraph, rules: ActionRules) -> Iterator[Action]
         if frontier is not None:
             yield Action(ActionKind.EXPLORE, room.id, frontier.id)
     objects = [(obj.id, obj.room) for obj in graph.objects]
-    openable = [(door.id, room_id) for door in graph.doors if door.openable for room_id in door.rooms]
-    openable += [(obj.id, obj.room) for obj in graph.objects if obj.openable]
+    openable = [(door.id, room_id) for door in graph.doors for room_id in door.rooms] + objects
     targets = {ActionKind.NAVIGATE: objects}
     if rules.allow_open:
         targets[ActionKind.GO_TO_AND_OPEN] = openable

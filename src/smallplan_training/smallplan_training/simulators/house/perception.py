@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallplan_planner.mapping.detections import Detection, DoorDetection
-from smallplan_planner.mapping.occupancy import FREE, OCCUPIED, UNKNOWN, OccupancyGrid
+from smallplan_planner.mapping.occupancy import FREE, OCCUPIED, UNKNOWN, OccupancyGrid, window_of
 from smallplan_planner.scene_graph import OpenState
 from smallplan_training.simulators.house import sensing
 from smallplan_training.simulators.house.house import House, Point2
@@ -207,12 +207,10 @@ class Perception:
 
     def grid(self) -> OccupancyGrid:
         """What is known of the floor, with a margin of unknown cells around it."""
-        known = self.known >= 0
         first, last = [], []
-        for start, axis in zip(self._start, (1, 0)):
-            at = np.flatnonzero(known.any(axis=axis))
-            first.append(start - _round_up(start - int(at[0]) + GRID_MARGIN))
-            last.append(start + _round_up(int(at[-1]) + 1 - start + GRID_MARGIN))
+        for start, known in zip(self._start, window_of(self.known >= 0)):
+            first.append(start - _round_up(start - known.start + GRID_MARGIN))
+            last.append(start + _round_up(known.stop - start + GRID_MARGIN))
         data = self.known[first[0] : last[0], first[1] : last[1]].copy()
         x, y = self.to_world(first[0], first[1])
         return OccupancyGrid(data, RESOLUTION, (x - RESOLUTION / 2, y - RESOLUTION / 2))
