@@ -10,11 +10,12 @@ spelled where that is short (`slm_spelling`). In the planner nothing else import
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ _SMALL_CHUNK = 32  # for a small model: larger ones are no faster, without flash
 _MAX_THREADS = 4  # the rest is for the other processes of a robot
 _MAX_LOOKUP = 16  # tokens
 _SMALL_MODEL = 50_000_000  # parameters
+_TURN_POLL = 0.1  # s; how late a deadline or a cancellation is noticed while another answer is written
 _WARM_UP = 4  # tokens that are generated to allocate, and to measure
 
 
@@ -148,12 +150,13 @@ class Slm:
         text, with `FreeLine` a short one.
 
         The latter two have a context of their own, so that the KV cache of the decisions' prompts survives them.
-        `deadline` is in seconds from now: analysis and reasoning are cut where the command would be late otherwise.
-        Raises `SlmDeadlineError`, `SlmCancelled`, or `SlmError` when the prompt does not fit.
+        `deadline` is in seconds from now, waiting for another's answer included: analysis and reasoning are cut where
+        the command would be late otherwise. Raises `SlmDeadlineError`, `SlmCancelled`, or `SlmError` when the prompt
+        does not fit.
         """
         start = time.monotonic()
         end = start + deadline if deadline is not None else None
-        with self._lock:
+        with self._turn(start, deadline, cancel):
             if self._pool is None or self._sampler is None:
                 raise SlmError(f"{self.path} is closed")
             parts, tokens = self._read_chat(messages)
@@ -199,6 +202,20 @@ class Slm:
             grammar_time=writer.grammar_time,
             cut=writer.cut,
         )
+
+    @contextlib.contextmanager
+    def _turn(self, start: float, deadline: float | None, cancel: threading.Event | None) -> Iterator[None]:
+        """The model for oneself, once the answers that others wait for are written. Raises as `generate` does."""
+        while not self._lock.acquire(timeout=_TURN_POLL):
+            waited = time.monotonic() - start
+            if cancel is not None and cancel.is_set():
+                raise SlmCancelled(f"cancelled after {waited:.3f} s of waiting for another answer")
+            if deadline is not None and waited >= deadline:
+                raise SlmDeadlineError(f"no answer within {deadline:.3g} s: another one was still being written")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def render_chat(self, messages: Sequence[Message]) -> str:
         """The text that the model reads: its own chat template filled with the messages, ready for the answer."""

@@ -393,6 +393,35 @@ def test_cancelling_ends_a_generation_even_within_an_evaluation(tiny_model: Any)
         assert slm.generate(chat("x"), GRAMMAR, cancel=threading.Event()).command in GRAMMAR.commands
 
 
+def test_waiting_for_another_answer_ends_with_the_deadline_or_a_cancellation(tiny_model: Any) -> None:
+    with Slm(tiny_model.path, n_ctx=16384, n_threads=1, limits=AnswerLimits(6000, 6000)) as slm:
+        stop, under_way = threading.Event(), threading.Event()
+
+        def occupy() -> None:
+            under_way.set()
+            with pytest.raises(SlmCancelled):
+                slm.generate(chat(LONG * 10), GRAMMAR, cancel=stop)
+
+        other = threading.Thread(target=occupy)
+        other.start()
+        try:
+            assert under_way.wait(10)
+            while not slm._lock.locked():
+                time.sleep(0.01)
+            with pytest.raises(SlmDeadlineError, match=r"no answer within 0\.2 s: another one was still being written"):
+                slm.generate(chat("x"), GRAMMAR, deadline=0.2)
+            cancel = threading.Event()
+            cancel.set()
+            with pytest.raises(SlmCancelled, match="waiting for another answer"):
+                slm.generate(chat("x"), GRAMMAR, cancel=cancel)
+            assert other.is_alive()
+        finally:
+            stop.set()
+            other.join(30)
+        slm._limits = AnswerLimits(5, 5)
+        assert slm.generate(chat("x"), GRAMMAR).command in GRAMMAR.commands
+
+
 def test_llama_cpp_itself_stops_when_the_flag_is_set(tiny_slm: Slm) -> None:
     """The callback answers from memory, without Python: set, it aborts a single evaluation."""
     context = tiny_slm._pool.contexts[False]
