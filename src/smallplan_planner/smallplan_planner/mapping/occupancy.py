@@ -73,6 +73,10 @@ class OccupancyGrid:
         """Cells (N, 2) as (row, col) -> their centres (N, 2) as (x, y)."""
         return _to_worlds(cells, self.resolution, self.origin)
 
+    def has_cells_of(self, other: OccupancyGrid) -> bool:
+        """Whether its cells are in the same places as those of another grid."""
+        return self.shape == other.shape and self.origin == other.origin and self.resolution == other.resolution
+
     def contains(self, row: int, col: int) -> bool:
         return 0 <= row < self.data.shape[0] and 0 <= col < self.data.shape[1]
 
@@ -214,11 +218,17 @@ def cells_within(
     huge = footprint is not None and max(footprint[:2]) > _HUGE
     first_row, first_col, inside = _lattice_within(resolution, phase, x, y, radius, footprint, window if huge else None)
     row, col = max(first_row, bottom), max(first_col, left)
-    on_grid = np.s_[row - first_row : max(window[1] - first_row, 0), col - first_col : max(window[3] - first_col, 0)]
-    rows, cols = np.nonzero(inside[on_grid])
-    flat: CellArray = (rows + (row - bottom)) * shape[1] + (cols + (col - left))
+    inside = inside[row - first_row : max(window[1] - first_row, 0), col - first_col : max(window[3] - first_col, 0)]
+    row, col = row - bottom, col - left
+    flat = _flat_indices(shape)[row : row + inside.shape[0], col : col + inside.shape[1]][inside]
     flat.flags.writeable = False
     return flat
+
+
+@lru_cache(maxsize=16)
+def _flat_indices(shape: tuple[int, int]) -> CellArray:
+    """(H, W): to pick from these is much faster than to work them out from rows and columns."""
+    return np.arange(shape[0] * shape[1]).reshape(shape)
 
 
 @lru_cache(maxsize=2048)
@@ -248,8 +258,9 @@ def _lattice_within(
     rows, cols = np.arange(row_0, row_1 + 1), np.arange(col_0, col_1 + 1)
     dx = ((cols + 0.5) * resolution + origin[0] - x)[None, :]
     dy = ((rows + 0.5) * resolution + origin[1] - y)[:, None]
-    along = np.maximum(np.abs(cos * dx + sin * dy) - length / 2, 0.0)
-    across = np.maximum(np.abs(cos * dy - sin * dx) - width / 2, 0.0)
+    u, v = (cos * dx + sin * dy, cos * dy - sin * dx) if sin else (cos * dx, cos * dy)  # mostly a row and a column
+    along = np.maximum(np.abs(u) - length / 2, 0.0)
+    across = np.maximum(np.abs(v) - width / 2, 0.0)
     inside = along**2 + across**2 <= radius**2 + 1e-12  # the slack keeps cells on the border in
     return row_0, col_0, inside
 
