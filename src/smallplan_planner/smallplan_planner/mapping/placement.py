@@ -9,7 +9,7 @@ furniture's room.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from smallplan_planner.mapping.detections import Detection
 from smallplan_planner.mapping.occupancy import (
     OCCUPIED,
     BoolArray,
+    CellArray,
     DistanceField,
     IntArray,
     OccupancyGrid,
@@ -30,6 +31,8 @@ ANCHOR_REACH = 1.5  # m around a footprint in which its floor is looked for
 OVERLAP = 0.1  # m by which a footprint may reach into a wall
 MOVED = 0.3  # m after which an object has to be put into a room anew
 MIN_FURNITURE_AREA = 0.05  # m2 of footprint; what is smaller hides no floor worth exploring
+
+_NO_CELLS: CellArray = np.zeros(0, dtype=np.intp)
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,22 @@ class _Anchor:
     position: tuple[float, float]
 
 
+@dataclass(frozen=True)
+class _Outline:
+    """The cells of one grid that a detection is about."""
+
+    detection: Detection
+    under: CellArray  # that its footprint covers, none for what hides no floor worth exploring
+    near: CellArray  # within REACH of its footprint
+
+
 class ObjectPlacer:
     """Places the objects of one map after the other; its state is the anchors, by detection key."""
 
     def __init__(self) -> None:
         self._anchors: dict[str, _Anchor] = {}
+        self._outlines: dict[str, _Outline] = {}
+        self._outlined: OccupancyGrid | None = None
         self._by_key: dict[str, Detection] = {}
         self._parents: dict[str, str] = {}
 
@@ -65,34 +79,51 @@ class ObjectPlacer:
         self._by_key = {detection.key: detection for detection in detections}
         self._parents = _parents(self._by_key)
         self._room_cache: dict[str, int] = {}
+        outlines = self._outlines_on(grid)
         self.covered: BoolArray = np.zeros(grid.shape, dtype=bool)
         """(H, W): cells under known furniture."""
-        for detection in detections:
-            if detection.size[0] * detection.size[1] >= MIN_FURNITURE_AREA:
-                x, y, _ = detection.position
-                cells = grid.cells_within(x, y, grid.resolution / 2, detection.footprint)
-                self.covered.ravel()[cells] = True
+        self.covered.ravel()[_joined(outline.under for outline in outlines)] = True
 
         numbers = {detection.key: self._room(detection) for detection in detections}
-        approaches = {detection.key: self._approach(detection, numbers[detection.key]) for detection in detections}
+        approaches = dict(zip(numbers, self._approaches([outline.near for outline in outlines], [*numbers.values()])))
         found = []
         for key, number in numbers.items():
             parent = self._parents.get(key, "")  # in the same room
             found.append(Placement(number, parent, approaches[key] or approaches.get(parent)))
         return found
 
-    def _approach(self, detection: Detection, room: int) -> tuple[int, int] | None:
-        """The reachable cell of the room within REACH of a detection that the robot is at soonest.
+    def _outlines_on(self, grid: OccupancyGrid) -> list[_Outline]:
+        """The outline of each detection, kept while the detection and the place of the grid's cells are the same."""
+        if self._outlined is None or not grid.has_cells_of(self._outlined):
+            self._outlines, self._outlined = {}, grid
+        for key, detection in self._by_key.items():
+            kept = self._outlines.get(key)
+            if kept is None or kept.detection is not detection:
+                x, y, _ = detection.position
+                hides = detection.size[0] * detection.size[1] >= MIN_FURNITURE_AREA
+                under = grid.cells_within(x, y, grid.resolution / 2, detection.footprint) if hides else _NO_CELLS
+                near = grid.cells_within(x, y, REACH, detection.footprint)
+                self._outlines[key] = _Outline(detection, under, near)
+        return [self._outlines[key] for key in self._by_key]
 
-        Cells of another room do not count: they are near through a wall.
+    def _approaches(self, near: Sequence[CellArray], rooms: Sequence[int]) -> list[tuple[int, int] | None]:
+        """For each detection the reachable cell near it that the robot is at soonest: all of them looked up at once.
+
+        Cells of another room than its own do not count: they are near through a wall.
         """
-        x, y, _ = detection.position
-        labels = self._rooms.labels
-        cells = self._grid.cells_within(x, y, REACH, detection.footprint)
-        nearest = self._field.nearest_of(cells)
-        if nearest is None or labels[nearest] == room:  # mostly; then there is no need to look at all of them
-            return nearest
-        return self._field.nearest_of(cells[labels.ravel().take(cells) == room])
+        cells, sizes = _joined(near), np.array([part.size for part in near], dtype=np.intp)
+        own = self._rooms.labels.ravel().take(cells) == np.repeat(np.array(rooms, dtype=np.int32), sizes)
+        values = np.where(own, self._field.distances.ravel().take(cells), np.inf)
+        some = np.flatnonzero(sizes)
+        starts = (np.cumsum(sizes) - sizes)[some]
+        least = np.minimum.reduceat(values, starts)
+        first = np.flatnonzero(values == np.repeat(least, sizes[some]))
+        nearest = cells[first[np.searchsorted(first, starts)]]
+        found: list[tuple[int, int] | None] = [None] * len(near)
+        for index, value, cell in zip(some.tolist(), least.tolist(), nearest.tolist()):
+            if value < math.inf:
+                found[index] = divmod(cell, self._grid.shape[1])
+        return found
 
     def _room(self, detection: Detection) -> int:
         """The number of a detection's room: that of the outermost thing that it is on or in."""
@@ -161,6 +192,10 @@ class ObjectPlacer:
         row, col = self._grid.to_cell(x, y)
         height, width = self._grid.shape
         return (min(max(row, 0), height - 1), min(max(col, 0), width - 1))
+
+
+def _joined(parts: Iterable[CellArray]) -> CellArray:
+    return np.concatenate([_NO_CELLS, *parts])
 
 
 def _parents(by_key: dict[str, Detection]) -> dict[str, str]:

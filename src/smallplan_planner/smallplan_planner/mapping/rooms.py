@@ -349,7 +349,7 @@ def _nearest_label(labels: LabelArray, cell: tuple[int, int]) -> int:
 
 def resample(values: NDArray[_Value], old: OccupancyGrid, new: OccupancyGrid) -> NDArray[_Value]:
     """Values (H, W) on the cells of another grid, 0 where the old one did not reach; as they are if nothing moved."""
-    if old.shape == new.shape and old.origin == new.origin and old.resolution == new.resolution:
+    if new.has_cells_of(old):
         return values
     rows = np.floor(((np.arange(new.shape[0]) + 0.5) * new.resolution + new.origin[1] - old.origin[1]) / old.resolution)
     cols = np.floor(((np.arange(new.shape[1]) + 0.5) * new.resolution + new.origin[0] - old.origin[0]) / old.resolution)
