@@ -122,7 +122,6 @@ class DistanceField:
     ) -> None:
         self.resolution = resolution
         self.origin = origin
-        self._shape = (mask.shape[0], mask.shape[1])
         self.distances: FloatArray = np.full(mask.shape, np.inf)
         """(H, W) metres of path from the start to each cell, inf where unreachable."""
         self.start: tuple[int, int] | None = _nearest_cell(mask, _to_cell(*start_xy, resolution, origin), resolution)
@@ -154,16 +153,6 @@ class DistanceField:
             raise ValueError(f"cell ({row}, {col}) can't be reached from {self.start}; ask for `distances` first")
         cells = np.asarray(self._search.traceback(self._local(row, col))) + np.asarray(self._corner)
         return _to_worlds(cells, self.resolution, self.origin)
-
-    def nearest_within(
-        self, x: float, y: float, radius: float, footprint: tuple[float, float, float] | None = None
-    ) -> tuple[int, int] | None:
-        """The reachable cell of least path distance among those within `radius` metres of a point.
-
-        With a footprint (length, width, yaw) it is the distance to that rectangle, centred on the point,
-        that counts. None when no such cell can be reached.
-        """
-        return self.nearest_of(cells_within(self._shape, self.resolution, self.origin, x, y, radius, footprint))
 
     def nearest_of(self, flat_cells: CellArray) -> tuple[int, int] | None:
         """The reachable cell of least path distance among flat indices (row * W + col), None if there is none."""

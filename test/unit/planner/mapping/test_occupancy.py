@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import networkx as nx
 import numpy as np
@@ -121,23 +122,25 @@ def test_a_start_beside_a_pocket_moves_to_the_floor_beyond_it() -> None:
     assert DistanceField(mask, 0.1, (0.0, 0.0), at(3)).start == (4, 3)
 
 
-def test_nearest_within_takes_the_shortest_path_not_the_nearest_cell() -> None:
+def test_the_nearest_of_some_cells_is_that_of_the_shortest_path() -> None:
     mask = np.array(
         [[True, True, True, True, True], [False, False, False, False, True], [True, True, True, True, True]]
     )
     field = DistanceField(mask, 1.0, (0.0, 0.0), (0.5, 0.5))
+    near = partial(cells_within, mask.shape, 1.0, (0.0, 0.0))
     # The point lies in the lower corridor, but the upper one is within reach and a long way nearer.
-    assert field.nearest_within(1.5, 2.5, 0.1) == (2, 1)
-    assert field.nearest_within(1.5, 2.5, 2.0) == (0, 1)
-    assert field.nearest_within(1.5, 1.5, 0.4) is None
-    assert field.nearest_within(-50.0, 0.0, 1.0) is None
+    assert field.nearest_of(near(1.5, 2.5, 0.1)) == (2, 1)
+    assert field.nearest_of(near(1.5, 2.5, 2.0)) == (0, 1)
+    assert field.nearest_of(near(1.5, 1.5, 0.4)) is None
+    assert field.nearest_of(near(-50.0, 0.0, 1.0)) is None
 
 
-def test_nearest_within_measures_from_the_footprint_when_there_is_one() -> None:
+def test_the_nearest_of_the_cells_around_a_footprint() -> None:
     field = DistanceField(np.ones((1, 10), bool), 1.0, (0.0, 0.0), (0.5, 0.5))
-    assert field.nearest_within(8.0, 0.5, 1.0) == (0, 7)
-    assert field.nearest_within(8.0, 0.5, 1.0, (4.0, 1.0, 0.0)) == (0, 5)
-    assert field.nearest_within(8.0, 0.5, 1.0, (4.0, 0.2, math.pi / 2)) == (0, 7)
+    near = partial(cells_within, (1, 10), 1.0, (0.0, 0.0))
+    assert field.nearest_of(near(8.0, 0.5, 1.0)) == (0, 7)
+    assert field.nearest_of(near(8.0, 0.5, 1.0, (4.0, 1.0, 0.0))) == (0, 5)
+    assert field.nearest_of(near(8.0, 0.5, 1.0, (4.0, 0.2, math.pi / 2))) == (0, 7)
 
 
 @given(st.floats(-1, 3), st.floats(-1, 3), st.floats(0, 1), st.floats(0, 2), st.floats(0, 2), st.floats(-4, 4))
