@@ -35,6 +35,9 @@ _ACTION_LINES = {
     ActionKind.EXPLORE: "explore(room): look at unexplored space of a room.",
     ActionKind.DONE: "done(): end the search.",
 }
+SPACES, DOORS, CONTAINERS, SURFACES = "Unexplored space", "Closed doors", "Closed containers", "Seen from afar"
+"""Heads of the lists of options."""
+
 _MODE_LINES = {"normal": "find it", "saver": "travel little, give up rather than go far"}
 
 
@@ -259,10 +262,10 @@ def _user(view: PromptView) -> str:
         lines += _more(view.left_out.invalid)
     lines.append("Last actions:" if view.history else "Last actions: none")
     lines += [f"{past.command}: {past.outcome}" for past in view.history]
-    lines += _option_lines("Unexplored space", view.spaces, view.left_out.spaces)
-    lines += _option_lines("Closed doors", view.doors, view.left_out.doors)
-    lines += _option_lines("Closed containers", view.containers, view.left_out.containers)
-    lines += _option_lines("Seen from afar", view.surfaces, view.left_out.surfaces)
+    lines += _option_lines(SPACES, view.spaces, view.left_out.spaces)
+    lines += _option_lines(DOORS, view.doors, view.left_out.doors)
+    lines += _option_lines(CONTAINERS, view.containers, view.left_out.containers)
+    lines += _option_lines(SURFACES, view.surfaces, view.left_out.surfaces)
     lines.append("Use listed names only. Explore only rooms with unexplored space. Target listed: done().")
     task = f"Task: find the {view.target}."
     if view.matches is not None:
@@ -281,12 +284,21 @@ def _option_lines(head: str, options: Sequence[Option], left_out: int) -> list[s
     """One line for each distance and room, nearest first: `near, kitchen: cabinet, fridge`."""
     if not options and not left_out:
         return [f"{head}: none"]
-    groups: dict[tuple[str, str], list[str]] = {}
-    for option in options:
-        item = option.name or ("leading out" if option.leads_out else "within")
-        groups.setdefault((option.distance, option.room), []).append(item)
-    lines = [f"{distance}, {room}: {', '.join(items)}" for (distance, room), items in groups.items()]
+    lines = [beginning + ", ".join(map(option_word, group)) for beginning, group in option_groups(options).items()]
     return [f"{head}:", *lines, *_more(left_out)]
+
+
+def option_groups(options: Sequence[Option]) -> dict[str, list[Option]]:
+    """How the line of each distance and room begins, and the options that it lists."""
+    groups: dict[str, list[Option]] = {}
+    for option in options:
+        groups.setdefault(f"{option.distance}, {option.room}: ", []).append(option)
+    return groups
+
+
+def option_word(option: Option) -> str:
+    """What stands for an option in its line."""
+    return option.name or ("leading out" if option.leads_out else "within")
 
 
 def _more(left_out: int, what: str = "") -> list[str]:

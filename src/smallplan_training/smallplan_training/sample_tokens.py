@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,9 +36,17 @@ class TokeniseStats:
     longest: int  # tokens of the longest sample, left out or not
 
 
-def tokenise(samples: Iterable[Sample], chat: ChatEncoder, max_tokens: int) -> tuple[SampleSet, TokeniseStats]:
-    """Samples as token ids. Those longer than `max_tokens` are left out, and counted."""
-    pairs, too_long, longest = [], 0, 0
+def tokenise(
+    samples: Iterable[Sample],
+    chat: ChatEncoder,
+    max_tokens: int,
+    locate_marks: Callable[[Sample], Sequence[int]] | None = None,
+) -> tuple[SampleSet, TokeniseStats]:
+    """Samples as token ids. Those longer than `max_tokens` are left out, and counted.
+
+    `locate_marks` says of a sample's prompt what `SampleSet.marks` holds; without it there are none.
+    """
+    pairs, marks, too_long, longest = [], [], 0, 0
     for sample in samples:
         pair = chat.encode_prompt(sample.messages), chat.encode_answer(sample.answer)
         length = len(pair[0]) + len(pair[1])
@@ -47,13 +55,19 @@ def tokenise(samples: Iterable[Sample], chat: ChatEncoder, max_tokens: int) -> t
             too_long += 1
         else:
             pairs.append(pair)
+            marks.append(locate_marks(sample) if locate_marks is not None else ())
     answers = sum(len(answer) for _, answer in pairs)
     total = answers + sum(len(prompt) for prompt, _ in pairs)
-    return pack_pairs(pairs), TokeniseStats(len(pairs), too_long, total, answers, longest)
+    return pack_pairs(pairs, marks), TokeniseStats(len(pairs), too_long, total, answers, longest)
 
 
-def pack_pairs(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> SampleSet:
-    """Pairs of prompt and answer ids (the end token included) as a sample set. Raises ValueError for an empty one."""
+def pack_pairs(
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]], marks: Sequence[Sequence[int]] | None = None
+) -> SampleSet:
+    """Pairs of prompt and answer ids (the end token included) as a sample set, with marks of the prompts' first ids.
+
+    Raises ValueError for an empty prompt or answer.
+    """
     for index, (prompt, answer) in enumerate(pairs):
         if not len(prompt) or not len(answer):
             raise ValueError(
@@ -62,4 +76,4 @@ def pack_pairs(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> SampleSe
     largest = max((max(*prompt, *answer) for prompt, answer in pairs), default=0)
     kind = np.uint16 if largest <= _SMALL_IDS else np.int32
     ids = [np.asarray([*prompt, *answer], dtype=kind) for prompt, answer in pairs]
-    return pack(ids, [len(prompt) for prompt, _ in pairs])
+    return pack(ids, [len(prompt) for prompt, _ in pairs], marks)

@@ -14,6 +14,7 @@ from typing import Any
 
 from smallplan_planner.prompt import Message
 from smallplan_training.errors import UserError
+from smallplan_training.teachers.marks import Mark
 from smallplan_training.teachers.teacher import Teacher, prompt_hash
 
 ROLES = ("system", "user", "assistant")
@@ -26,6 +27,7 @@ class Sample:
     messages: tuple[Message, ...]  # system, user
     answer: str
     meta: dict[str, Any] = field(default_factory=dict)
+    marks: tuple[Mark, ...] = ()  # what the teacher thinks of what the prompt lists; not kept in files
 
 
 def read_samples(path: Path) -> Iterator[Sample]:

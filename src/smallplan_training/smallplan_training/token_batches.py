@@ -25,6 +25,7 @@ class SampleSet:
     ids: np.ndarray  # (total,) of an unsigned or signed integer type that holds the vocabulary
     starts: np.ndarray  # (samples + 1,) int64
     prompts: np.ndarray  # (samples,) int32
+    marks: np.ndarray  # (total,) uint8: 1 + the label of what a prompt's token ends (`teachers/marks.py`), 0: none
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -36,18 +37,19 @@ class SampleSet:
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npz")
-        np.savez(part, ids=self.ids, starts=self.starts, prompts=self.prompts)
+        np.savez(part, ids=self.ids, starts=self.starts, prompts=self.prompts, marks=self.marks)
         part.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> SampleSet:
         with np.load(path) as data:
-            return cls(data["ids"], data["starts"], data["prompts"])
+            marks = data["marks"] if "marks" in data else np.zeros(len(data["ids"]), dtype=np.uint8)  # older files
+            return cls(data["ids"], data["starts"], data["prompts"], marks)
 
     def take(self, indices: np.ndarray) -> SampleSet:
         """The samples at `indices`, in that order."""
-        parts = [self.ids[self.starts[i] : self.starts[i + 1]] for i in indices]
-        return pack(parts, self.prompts[indices])
+        parts = [slice(self.starts[i], self.starts[i + 1]) for i in indices]
+        return pack([self.ids[part] for part in parts], self.prompts[indices], [self.marks[part] for part in parts])
 
     def split(self, held_out: int, seed: int) -> tuple[SampleSet, SampleSet]:
         """(the rest, `held_out` samples drawn at random)."""
@@ -62,27 +64,42 @@ def concatenate(sets: Sequence[SampleSet]) -> SampleSet:
         ids=np.concatenate([part.ids for part in sets]),
         starts=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
         prompts=np.concatenate([part.prompts for part in sets]),
+        marks=np.concatenate([part.marks for part in sets]),
     )
 
 
-def pack(parts: Sequence[np.ndarray], prompts: Sequence[int] | np.ndarray) -> SampleSet:
-    """A set of samples, each given as its ids; `prompts` says how many of them are the prompt."""
+def pack(
+    parts: Sequence[np.ndarray],
+    prompts: Sequence[int] | np.ndarray,
+    marks: Sequence[Sequence[int] | np.ndarray] | None = None,
+) -> SampleSet:
+    """A set of samples, each given as its ids; `prompts` says how many of them are the prompt.
+
+    `marks` are those of the first ids of each sample; the rest have none.
+    """
     starts = np.concatenate(([0], np.cumsum([len(part) for part in parts]))).astype(np.int64)
     ids = np.concatenate(parts) if len(parts) else np.zeros(0, dtype=np.uint16)
-    return SampleSet(ids, starts, np.asarray(prompts, dtype=np.int32))
+    labels = np.zeros(len(ids), dtype=np.uint8)
+    for start, of_sample in zip(starts[:-1], marks or ()):
+        labels[start : start + len(of_sample)] = of_sample
+    return SampleSet(ids, starts, np.asarray(prompts, dtype=np.int32), labels)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded samples. Position `scored[b, a]` predicts `targets[b, a]`; `weights` is 0 on padding."""
+    """Right-padded samples. Position `scored[b, a]` predicts `targets[b, a]`; `weights` is 0 on padding.
+
+    `marks` are as in `SampleSet`.
+    """
 
     ids: Tensor  # (B, T) int64
     scored: Tensor  # (B, A) int64
     targets: Tensor  # (B, A) int64
     weights: Tensor  # (B, A) float32
+    marks: Tensor  # (B, T) uint8
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, name).to(device) for name in ("ids", "scored", "targets", "weights")))
+        return Batch(*(getattr(self, name).to(device) for name in ("ids", "scored", "targets", "weights", "marks")))
 
     @property
     def samples(self) -> int:
@@ -99,16 +116,19 @@ def make_batch(data: SampleSet, indices: Sequence[int], pad_id: int, prompt_weig
     scored = np.zeros((len(indices), scored_width), dtype=np.int64)
     targets = np.full((len(indices), scored_width), pad_id, dtype=np.int64)
     weights = np.zeros((len(indices), scored_width), dtype=np.float32)
+    marks = np.zeros((len(indices), width), dtype=np.uint8)
     for row, (index, length, begin) in enumerate(zip(indices, lengths, first, strict=True)):
-        sample = data.ids[data.starts[index] : data.starts[index + 1]]
+        part = slice(data.starts[index], data.starts[index + 1])
+        sample = data.ids[part]
         count = length - 1 - begin
         ids[row, :length] = sample
+        marks[row, :length] = data.marks[part]
         scored[row, :count] = np.arange(begin, length - 1)
         targets[row, :count] = sample[begin + 1 :]
         weights[row, :count] = 1.0
         if prompt_weight:
             weights[row, : data.prompts[index] - 1] = prompt_weight
-    return Batch(*(torch.from_numpy(array) for array in (ids, scored, targets, weights)))
+    return Batch(*(torch.from_numpy(array) for array in (ids, scored, targets, weights, marks)))
 
 
 def plan_epoch(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int) -> list[list[int]]:

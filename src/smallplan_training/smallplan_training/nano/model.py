@@ -149,15 +149,21 @@ class NanoModel(nn.Module):
 
     def forward(self, ids: Tensor, scored: Tensor | None = None) -> Tensor:
         """ids (B, T), padded on the right, to logits (B, T, vocabulary), or (B, A, vocabulary) at `scored` (B, A)."""
+        return self.forward_through(ids, scored, 0)[0]
+
+    def forward_through(self, ids: Tensor, scored: Tensor | None, layer: int) -> tuple[Tensor, Tensor]:
+        """As `forward`, and what goes into a layer (from 0 on) as (B, T, D)."""
         length = ids.shape[1]
         x = self.embedding(ids)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         rope = (self.get_buffer("cos")[:length].to(x.dtype), self.get_buffer("sin")[:length].to(x.dtype))
+        before = x
         for index, block in enumerate(self.blocks):
+            before = x if index == layer else before
             x = block(x, rope, scored if index == len(self.blocks) - 1 else None)
         x = functional.rms_norm(x, self.norm.shape, self.norm.to(x.dtype), self.config.norm_epsilon)
-        return functional.linear(x, self.embedding.weight)
+        return functional.linear(x, self.embedding.weight), before
 
     def to_hugging_face(self) -> dict[str, Tensor]:
         """The weights under the names of transformers' `LlamaForCausalLM`, in float32."""

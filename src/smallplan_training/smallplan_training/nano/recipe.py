@@ -20,9 +20,10 @@ import os
 import random
 import shutil
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,11 @@ from smallplan_training.nano.train import TrainConfig, Trainer
 from smallplan_training.policy_factory import PolicyOptions, make_policy
 from smallplan_training.processes import die_with_parent
 from smallplan_training.sample_tokens import tokenise
+from smallplan_training.samples import Sample
 from smallplan_training.scenes import resolve_scenes
 from smallplan_training.teachers.expert import ExpertPolicy
 from smallplan_training.teachers.imagined import imagine
-from smallplan_training.teachers.room_samples import room_samples
+from smallplan_training.teachers.room_samples import room_samples, room_samples_of
 from smallplan_training.teachers.teacher import ExpertAdapter
 from smallplan_training.teachers.variations import made_up_word
 from smallplan_training.token_batches import SampleSet, concatenate
@@ -380,7 +382,7 @@ def _make_shard(task: _Shard) -> None:
         samples = imagined_samples(priors, seed) if imagined else room_samples(priors, seed)
         parts: list[SampleSet] = []
         while sum(map(len, parts)) < SHARD:
-            parts.append(tokenise(islice(samples, SHARD // 4), tokenizer, task.phase.max_tokens)[0])
+            parts.append(_tokenise(islice(samples, SHARD // 4), tokenizer, task.phase))
         concatenate(parts).save(task.path)
         return
     if not task.views.is_file():
@@ -388,8 +390,14 @@ def _make_shard(task: _Shard) -> None:
         disturbed = DisturbedPolicy(_explorer(task, priors), task.phase.disturbance, seed)
         mode = "saver" if task.number % SAVER_EVERY == 0 else "normal"
         write_views(meet_situations(disturbed, houses, SearchConfig(mode=mode)), task.views)
-    varied = varied_samples(read_views(task.views), task.phase.variations, priors, seed)
-    tokenise(varied, tokenizer, task.phase.max_tokens)[0].save(task.path)
+    views = read_views(task.views)
+    varied = varied_samples(views, task.phase.variations, priors, seed)
+    rooms = room_samples_of(views, priors, seed)
+    _tokenise(chain(varied, rooms), tokenizer, task.phase).save(task.path)
+
+
+def _tokenise(samples: Iterable[Sample], tokenizer: NanoTokenizer, phase: PhaseConfig) -> SampleSet:
+    return tokenise(samples, tokenizer, phase.max_tokens, tokenizer.locate_marks)[0]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -26,6 +26,7 @@ from smallplan_training.simulators.house.generator import generate_house
 from smallplan_training.simulators.house.raster import rasterise
 from smallplan_training.teachers.expert import ExpertTeacher
 from smallplan_training.teachers.imagined import imagine
+from smallplan_training.teachers.marks import mark
 from smallplan_training.teachers.variations import (
     from_record,
     mislead,
@@ -166,8 +167,8 @@ def _asked_otherwise(view: PromptView, priors: Priors, rng: random.Random) -> Pr
 def _in_both_modes(view: PromptView, teacher: ExpertTeacher) -> Iterator[Sample]:
     """A sample, and its twin where the other mode decides otherwise: one word in the prompt is all that differs."""
     answer = teacher.answer(view)
-    yield Sample(tuple(render(view)), answer.render())
+    yield Sample(tuple(render(view)), answer.render(), marks=mark(view, teacher))
     twin = replace(view, mode="normal" if view.mode == "saver" else "saver")
     other = teacher.answer(twin)
     if other.command != answer.command:
-        yield Sample(tuple(render(twin)), other.render())
+        yield Sample(tuple(render(twin)), other.render(), marks=mark(twin, teacher))

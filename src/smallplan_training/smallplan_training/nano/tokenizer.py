@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,9 +26,20 @@ from sentencepiece import sentencepiece_model_pb2 as sp_model
 
 from smallplan_planner.actions import ActionKind, OutcomeCode
 from smallplan_planner.priors import Priors, load_priors
-from smallplan_planner.prompt import DISTANCE_WORDS, MODES, Message, PromptView, render
+from smallplan_planner.prompt import (
+    CONTAINERS,
+    DISTANCE_WORDS,
+    DOORS,
+    MODES,
+    SPACES,
+    SURFACES,
+    Message,
+    PromptView,
+    render,
+)
 from smallplan_planner.response import HEADS
 from smallplan_planner.room_prompt import render_room
+from smallplan_training.samples import Sample
 
 UNKNOWN, BOS, EOS, PAD = "<unk>", "<s>", "<|end|>", "<pad>"
 ROLES = ("system", "user", "assistant")
@@ -81,6 +93,16 @@ class NanoTokenizer:
             ids += self.encode("\n")
         return [*ids, self._role_ids["assistant"], *self.encode("\n")]
 
+    def locate_marks(self, sample: Sample) -> list[int]:
+        """For each token of a sample's prompt 1 + the label of the mark that ends with it, 0 for all others."""
+        text = "\n" + sample.messages[-1].content
+        ends = [piece.end for piece in self._sp.encode(text, return_type="proto").pieces]  # in bytes
+        first = len(self.encode_prompt(sample.messages[:-1])) - 1  # it ends with the two tokens of the answer's line
+        labels = [0] * (first + len(ends) + len(self.encode_prompt(())) + 1)
+        for mark in sample.marks:
+            labels[first + bisect_left(ends, len(text[: mark.end + 1].encode()))] = 1 + mark.label
+        return labels
+
     def encode_answer(self, answer: str) -> list[int]:
         """Token ids of an answer, the end token included."""
         return [*self.encode(answer), self.eos_id]
@@ -105,7 +127,7 @@ def prompt_symbols(priors: Priors) -> list[str]:
         symbols += [f"\n{line}" for line in system.split("\n")]
     symbols += ["\nTask: find the ", "\nUsual places: ", "\nUsual places: not known.", "\nRooms:", "\nYou are in "]
     symbols += [". Found: none.", ". Found: ", "\nInvalid before:", "\nLast actions:", "\nLast actions: none"]
-    for head in ("Unexplored space", "Closed doors", "Closed containers", "Seen from afar"):
+    for head in (SPACES, DOORS, CONTAINERS, SURFACES):
         symbols += [f"\n{head}:", f"\n{head}: none"]
     for word in [*(word for _, word in DISTANCE_WORDS), "unknown"]:
         symbols.append(f"\n{word}, ")

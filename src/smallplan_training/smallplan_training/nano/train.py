@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
 from smallplan_training.checkpoint import load_checkpoint, save_checkpoint
+from smallplan_training.nano.mark_reader import MarkReader
 from smallplan_training.nano.model import NanoModel
 from smallplan_training.token_batches import Batch, BatchStream, SampleSet, make_batch, plan_epoch
 
@@ -48,6 +50,8 @@ class TrainConfig:
     weight_decay: float = 0.05
     clip: float = 1.0
     prompt_weight: float = 0.0  # of the prompt's tokens in the loss, beside 1 for the answer's
+    mark_weight: float = 0.0  # of the loss of the marks (`mark_reader.py`), beside 1 for the answers'
+    mark_layer: int = 4  # before which marks are read, from 0 on
     seed: int = 0
     workers: int = 0  # threads that share a step on a CPU; 0: one for each core. The result depends on it.
     device: str = "auto"
@@ -58,6 +62,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.minutes < 0 or self.batch_tokens < 64 or self.warm_up < 0:
             raise ValueError(f"steps >= 1, minutes >= 0, batch_tokens >= 64, warm_up >= 0 are expected, got {self}")
+        if self.mark_weight < 0 or self.mark_layer < 0:
+            raise ValueError(f"mark_weight >= 0, mark_layer >= 0 are expected, got {self}")
         if not 0 < self.learning_rate < 1 or not 0 <= self.decay <= 1 or not 0 <= self.prompt_weight <= 1:
             raise ValueError(f"learning_rate in (0, 1), decay and prompt_weight in [0, 1] are expected, got {self}")
 
@@ -91,9 +97,11 @@ class Trainer:
         self._workers = 1 if self.device.type != "cpu" else config.workers or len(os.sched_getaffinity(0))
         share = config.batch_tokens // self._workers
         self.stream = BatchStream(data, share, config.seed, pad_id, config.prompt_weight)
-        self._parameters = list(model.parameters())
+        self.reader = MarkReader(model.config.width).to(self.device)
+        self._parameters = [*model.parameters(), *self.reader.parameters()]
         matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name]
         others = [p for name, p in model.named_parameters() if p.dim() != 2 or "embedding" in name]
+        others += self.reader.parameters()
         # Muon (Jordan et al., 2024) learns faster from the same samples; embeddings and norms are not for it
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.Muon(
@@ -143,19 +151,20 @@ class Trainer:
 
     def _run(self, until_step: int | None, bar: tqdm, pool: ThreadPoolExecutor) -> None:
         last_checkpoint = time.monotonic()
-        window: list[float] = []
+        window: list[tuple[float, float]] = []
         tokens, window_begin = 0, time.monotonic()
         while self.progress < 1.0 and (until_step is None or self.step < until_step):
             begin = time.monotonic()
             batches = [next(self.stream).to(self.device) for _ in range(self._workers)]
-            loss, norm = self._update(batches, pool)
+            loss, mark_loss, norm = self._update(batches, pool)
             self.seconds += time.monotonic() - begin
-            window.append(loss)
+            window.append((loss, mark_loss))
             tokens += sum(batch.ids.numel() for batch in batches)
             if self.step % self.config.log_every == 0:
                 elapsed = time.monotonic() - window_begin
-                mean = sum(window) / len(window)
-                self._log(loss=mean, grad_norm=norm, lr=self.learning_rate(), tokens_per_s=round(tokens / elapsed))
+                mean, marks = np.mean(window, axis=0).tolist()
+                rates = {"lr": self.learning_rate(), "tokens_per_s": round(tokens / elapsed)}
+                self._log(loss=mean, mark_loss=marks, grad_norm=norm, **rates)
                 bar.set_postfix(step=self.step, loss=f"{mean:.4f}", tokens_s=round(tokens / elapsed))
                 window, tokens, window_begin = [], 0, time.monotonic()
             if len(self._held_out) and self.step % self.config.validate_every == 0:
@@ -167,13 +176,16 @@ class Trainer:
             bar.update(int(1000 * self.progress) - bar.n)
 
     def validate(self) -> dict[str, float]:
-        """On the held-out samples: loss, share of answer tokens guessed right, of commands guessed right as a whole."""
+        """On the held-out samples: loss, share of answer tokens guessed right, of commands guessed right as a whole,
+        of marks read right (those of the most frequent kind left out)."""
         self.model.eval()
         total = right = scored = commands = 0.0
+        read = np.zeros(2)
         for indices in plan_epoch(self._held_out.lengths, self.config.batch_tokens, 0, 0):
             batch = make_batch(self._held_out, indices, self._pad_id).to(self.device)
             with torch.no_grad():
-                logits = self._logits(batch)
+                logits, hidden = self._forward(batch)
+            read += self.reader.score(hidden, batch.marks)
             total += float(_weighted_loss(logits, batch))
             hit = logits.argmax(-1) == batch.targets
             counted = batch.weights > 0
@@ -186,6 +198,7 @@ class Trainer:
             "val_loss": total / max(1.0, scored),
             "val_token_accuracy": right / max(1.0, scored),
             "val_command_accuracy": commands / len(self._held_out),
+            "val_mark_accuracy": float(read[0] / max(1.0, read[1])),
         }
 
     def save(self) -> None:
@@ -197,6 +210,7 @@ class Trainer:
             self.folder / "checkpoint",
             {
                 "model": self.model.state_dict(),
+                "reader": self.reader.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "stream": self.stream.state,
                 "step": self.step,
@@ -211,6 +225,7 @@ class Trainer:
         if state is None:
             return
         self.model.load_state_dict(state["model"])
+        self.reader.load_state_dict(state["reader"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.stream.restore(state["stream"])
@@ -220,32 +235,40 @@ class Trainer:
             torch.cuda.set_rng_state(state["random"]["cuda"])
         logger.info("%s: resumed at step %d", self.folder, self.step)
 
-    def _update(self, batches: list[Batch], pool: ThreadPoolExecutor) -> tuple[float, float]:
-        """One optimiser step on the batches of all workers: (mean loss of a token, norm of the gradient)."""
+    def _update(self, batches: list[Batch], pool: ThreadPoolExecutor) -> tuple[float, float, float]:
+        """One optimiser step on the batches of all workers: (mean loss of a token, of a mark, norm of the gradient)."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate()
-        total = sum(batch.weights.sum() for batch in batches)
-        results = list(pool.map(lambda batch: self._differentiate(batch, total), batches))
+        tokens = sum(batch.weights.sum() for batch in batches)
+        marks = sum(self.reader.weigh(batch.marks) for batch in batches).clamp(min=1e-6)
+        results = list(pool.map(lambda batch: self._differentiate(batch, tokens, marks), batches))
         for index, parameter in enumerate(self._parameters):
-            parameter.grad = results[0][1][index]
-            for _, gradients in results[1:]:  # always in the same order: the same bits
+            parameter.grad = results[0][2][index]
+            for *_, gradients in results[1:]:  # always in the same order: the same bits
                 parameter.grad.add_(gradients[index])
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip)
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
         self.samples += sum(batch.samples for batch in batches)
-        return sum(float(loss) for loss, _ in results), float(norm)
+        return sum(float(loss) for loss, _, _ in results), sum(float(loss) for _, loss, _ in results), float(norm)
 
-    def _differentiate(self, batch: Batch, total: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """(loss, its gradients) of one worker's batch, of which all workers' scored tokens together weigh `total`."""
-        loss = _weighted_loss(self._logits(batch), batch) / total
-        return loss.detach(), torch.autograd.grad(loss, self._parameters)
+    def _differentiate(self, batch: Batch, tokens: Tensor, marks: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """(loss of the answers, of the marks, gradients of both) of one worker's batch.
 
-    def _logits(self, batch: Batch) -> Tensor:
+        `tokens` and `marks` are the weights of those of all workers together.
+        """
+        logits, hidden = self._forward(batch)
+        loss = _weighted_loss(logits, batch) / tokens
+        mark_loss = self.reader.loss(hidden, batch.marks) / marks
+        gradients = torch.autograd.grad(loss + self.config.mark_weight * mark_loss, self._parameters)
+        return loss.detach(), mark_loss.detach(), gradients
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(logits of the scored positions, hidden states from which marks are read)."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            return self.model(batch.ids, batch.scored)  # type: ignore[no-any-return]
+            return self.model.forward_through(batch.ids, batch.scored, self.config.mark_layer)
 
     def _log(self, **values: Any) -> None:
         rounded = {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in values.items()}

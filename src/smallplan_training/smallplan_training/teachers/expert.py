@@ -134,12 +134,17 @@ class ExpertTeacher:
 
     def candidates(self, view: PromptView) -> list[Candidate]:
         """The best container, surface, space and door, most worth first; what may not be repeated left out."""
+        best = [max(rated, key=lambda candidate: candidate.worth) for rated in self.rate(view) if rated]
+        return sorted(best, key=lambda candidate: candidate.worth, reverse=True)
+
+    def rate(self, view: PromptView) -> list[list[Candidate]]:
+        """All containers, surfaces, spaces and doors, each list in its order; what may not be repeated left out."""
         belief = self._belief(view)
         exponent = DISTANCE_WEIGHT[view.mode]
         tried = Counter(past.command for past in view.history)
         tried.update(past.command for past in view.invalid)
         repeated = {past.command for past in view.history[-2:]} if _same_twice(view) else set()
-        found: list[Candidate] = []
+        lists: list[list[Candidate]] = []
         for kind, options in (
             (ActionKind.GO_TO_AND_OPEN, view.containers),
             (ActionKind.NAVIGATE, view.surfaces if self._is_small(view.target) else ()),
@@ -156,9 +161,8 @@ class ExpertTeacher:
                 counts, chance = next((value, word) for limit, value, word in CHANCES if probability >= limit)
                 near_enough = (chance, option.distance) not in TOO_FAR[view.mode]
                 rated.append(Candidate(kind, option, (near_enough, counts / cost**exponent), usual, chance))
-            if rated:
-                found.append(max(rated, key=lambda candidate: candidate.worth))
-        return sorted(found, key=lambda candidate: candidate.worth, reverse=True)
+            lists.append(rated)
+        return lists
 
     def _rate(self, kind: ActionKind, option: Option, view: PromptView, belief: _Belief) -> tuple[float, float, bool]:
         """(probability, cost in metres, whether the target is usually there) of one option."""

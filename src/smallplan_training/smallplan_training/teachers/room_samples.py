@@ -20,6 +20,7 @@ from smallplan_training.teachers.imagined import imagine
 from smallplan_training.teachers.variations import made_up_word
 
 MAX_THINGS = 25
+AT_A_GLANCE = 5  # things, at most
 UNCERTAIN_SHARE = 0.22
 """Share of samples that are `other room`."""
 
@@ -42,19 +43,23 @@ def room_samples(priors: Priors, seed: int) -> Iterator[Sample]:
         yield waiting[label].popleft()
 
 
-def room_samples_of(views: Iterable[PromptView], priors: Priors) -> Iterator[Sample]:
-    """The rooms of situations that were met, each distinct content once, not balanced."""
+def room_samples_of(views: Iterable[PromptView], priors: Priors, seed: int) -> Iterator[Sample]:
+    """The rooms of situations that were met, each distinct content once, not balanced.
+
+    Each as it is, and as it looked at first: a robot names a room by the few things that it sees through a door, and
+    the name stays.
+    """
+    rng = random.Random(seed)
     asked: set[tuple[str, ...]] = set()
     for view in views:
         for room in view.rooms:
-            labels = [without_counter(obj.name) for obj in room.objects]
-            words = room_words(labels)
-            if words in asked:
-                continue
-            asked.add(words)
-            sample = _sample(labels, priors)
-            if sample is not None:
-                yield sample
+            labels = [without_counter(obj.name) for obj in room.objects]  # in the order of first sight
+            for seen in (labels, labels[: rng.randint(1, AT_A_GLANCE)]):
+                words = room_words(seen)
+                sample = _sample(seen, priors) if words not in asked else None
+                asked.add(words)
+                if sample is not None:
+                    yield sample
 
 
 def _sample(labels: Sequence[str], priors: Priors) -> Sample | None:

@@ -82,3 +82,31 @@ def test_sets_are_saved_joined_and_split(sample_set: SampleSet, tmp_path: Path) 
     assert sorted(joined.lengths) == sorted(sample_set.lengths)
     assert joined.ids.sum() == sample_set.ids.sum()
     assert (joined.ids[joined.starts[70] : joined.starts[71]] == held_out.ids[: held_out.lengths[0]]).all()
+
+
+def test_a_mark_stands_at_the_token_that_ends_its_thing(samples: list[Sample], tokenizer: NanoTokenizer) -> None:
+    data = tokenise(samples, tokenizer, 1000, tokenizer.locate_marks)[0]
+    assert len(data) == len(samples)
+    for index, sample in enumerate(samples):
+        prompt = slice(data.starts[index], data.starts[index] + data.prompts[index])
+        assert (data.marks[prompt] > 0).sum() == len(sample.marks) > 0
+        ids, content = data.ids[prompt].tolist(), sample.messages[1].content
+        before = tokenizer.decode(tokenizer.encode_prompt(sample.messages[:-1])[:-2]) + "\n"
+        for at, mark in zip(np.flatnonzero(data.marks[prompt]), sample.marks, strict=True):
+            assert data.marks[prompt][at] == 1 + mark.label
+            text = tokenizer.decode(ids[: at + 1])[len(before) :]
+            # a token may hold what follows as well: `: within`, never less than the thing
+            assert text.startswith(content[: mark.end]) and len(text) - mark.end <= 2
+        assert not data.marks[prompt.stop : data.starts[index + 1]].any(), "an answer has none"
+
+
+def test_marks_stay_with_their_samples(samples: list[Sample], tokenizer: NanoTokenizer, tmp_path: Path) -> None:
+    data = tokenise(samples, tokenizer, 1000, tokenizer.locate_marks)[0]
+    data.save(tmp_path / "samples.npz")
+    again = concatenate([SampleSet.load(tmp_path / "samples.npz").take(np.array([7, 3])), data])
+    first = slice(data.starts[7], data.starts[8])
+    assert again.marks[: data.lengths[7]].tolist() == data.marks[first].tolist()
+    batch = make_batch(data, [7, 3], tokenizer.pad_id)
+    assert batch.marks[0, : data.lengths[7]].tolist() == data.marks[first].tolist()
+    plain = tokenise(samples, tokenizer, 1000)[0]
+    assert not plain.marks.any() and (plain.ids == data.ids).all()

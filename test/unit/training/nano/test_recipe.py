@@ -321,7 +321,11 @@ def test_some_shards_are_met_in_mode_saver(
     _make_shard(task)
     assert [config.mode for config in configs] == [mode]
     assert [view.mode for view in read_views(task.views)] == [mode]
-    assert len(SampleSet.load(task.path)) == 2
+    made = SampleSet.load(task.path)
+    prompts = [tokenizer.decode(made.take(np.array([i])).ids.tolist()) for i in range(len(made))]
+    decisions = ["You plan for a robot" in prompt for prompt in prompts]
+    assert decisions[:2] == [True, True] and sum(decisions) == 2
+    assert len(made) > 2 and all("You name a room" in prompt for prompt in prompts[2:]), "what rooms those are, too"
 
 
 def test_a_disturbed_policy_does_other_things_but_never_gives_up() -> None:

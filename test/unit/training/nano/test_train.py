@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from smallplan_training.nano.checkpoint_folder import load_folder, save_folder  
 from smallplan_training.nano.model import ModelConfig, NanoModel  # noqa: E402
 from smallplan_training.nano.tokenizer import NanoTokenizer  # noqa: E402
 from smallplan_training.nano.train import TrainConfig, Trainer  # noqa: E402
+from smallplan_training.sample_tokens import tokenise  # noqa: E402
+from smallplan_training.samples import Sample  # noqa: E402
 from smallplan_training.token_batches import SampleSet  # noqa: E402
 
 CONFIG = TrainConfig(
@@ -133,3 +136,21 @@ def test_a_checkpoint_folder_gives_the_model_back(tiny: ModelConfig, tokenizer: 
 def test_values_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected"):
         TrainConfig(**wrong)
+
+
+def test_marks_are_learnt_beside_the_answers(
+    samples: list[Sample], tiny: ModelConfig, tokenizer: NanoTokenizer, tmp_path: Path
+) -> None:
+    data = tokenise(samples, tokenizer, 1000, tokenizer.locate_marks)[0]
+    command = tokenizer.encode("\nCommand:")[0]
+    rest, held_out = data.split(20, 0)
+    accuracy = {}
+    for weight in (0.0, 1.0):
+        torch.manual_seed(0)
+        config = replace(CONFIG, steps=40, learning_rate=0.01, mark_weight=weight, mark_layer=1)
+        run = Trainer(NanoModel(tiny), rest, held_out, tmp_path / str(weight), config, tokenizer.pad_id, command)
+        run.train()
+        accuracy[weight] = run.validate()["val_mark_accuracy"]
+        names = {name for name, _ in load_checkpoint(tmp_path / str(weight) / "checkpoint")["model"].items()}
+        assert not any("reader" in name for name in names), "the reader is no part of the model"
+    assert accuracy[1.0] > max(0.4, accuracy[0.0] + 0.1)

@@ -7,9 +7,9 @@ from itertools import islice
 
 from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import ObjectView, PromptView, RoomView
-from smallplan_planner.room_prompt import parse_room
+from smallplan_planner.room_prompt import parse_room, room_words
 from smallplan_training.samples import Sample
-from smallplan_training.teachers.room_samples import room_samples, room_samples_of
+from smallplan_training.teachers.room_samples import AT_A_GLANCE, room_samples, room_samples_of
 
 PRIORS = load_priors()
 
@@ -51,6 +51,17 @@ def test_rooms_that_were_met_are_asked_about_once() -> None:
         PromptView("mug", "normal", (), (kitchen, RoomView("room-2"))),
         PromptView("mug", "saver", (), (RoomView("kitchen", kitchen.objects[::-1]),)),
     ]
-    [sample] = room_samples_of(views, PRIORS)
-    assert words_of(sample) == ["fridge", "oven", "zork"]
-    assert sample.answer == "kitchen"
+    samples = list(room_samples_of(views, PRIORS, 0))
+    whole = next(sample for sample in samples if sorted(words_of(sample)) == ["fridge", "oven", "zork"])
+    assert whole.answer == "kitchen"
+    asked = [tuple(words_of(sample)) for sample in samples]
+    assert len(set(asked)) == len(asked), "a room without things is not asked about, nor is one twice"
+
+
+def test_rooms_that_were_met_are_also_asked_about_by_their_first_things() -> None:
+    things = ("bed", "wardrobe", "desk", "oven", "fridge", "sink", "towel", "mug", "sofa")
+    views = [PromptView("mug", "normal", (), (RoomView("room-1", tuple(map(ObjectView, things))),))] * 60
+    asked = {tuple(words_of(sample)): sample.answer for sample in room_samples_of(views, PRIORS, 0)}
+    glances = {tuple(room_words(things[:count])) for count in range(1, AT_A_GLANCE + 1)}
+    assert set(asked) == {*glances, tuple(room_words(things))}
+    assert all(answer == PRIORS.classify_room(words) for words, answer in asked.items())

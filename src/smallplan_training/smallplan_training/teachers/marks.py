@@ -1,0 +1,91 @@
+"""What the teacher thinks of each thing that a prompt lists: labels of places in its text.
+
+An answer names the best thing of each list and tells nothing of the others, yet a model has to judge them all to find
+it. With marks it is told of each what the teacher makes of it, dozens of times a prompt. They serve in training alone
+(`nano/train.py`): no prompt and no answer contains them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from smallplan_planner.names import matches_target, without_counter
+from smallplan_planner.prompt import (
+    CONTAINERS,
+    DOORS,
+    SPACES,
+    SURFACES,
+    Option,
+    PromptView,
+    option_groups,
+    option_word,
+    render,
+)
+from smallplan_training.teachers.expert import CHANCES, Candidate, ExpertTeacher
+
+OTHER, TARGET = "another thing", "the target"
+_WORDS = tuple(word for _, _, word in CHANCES)
+LABELS = (OTHER, TARGET, *_WORDS, *(f"{word}, best so far" for word in _WORDS))
+"""Of a thing in a room: whether it is the target. Of what can be done: its chance, and whether nothing that stands
+before it in its list is worth as much (so the last of these is the best of the list)."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The label of what ends before character `end` of the user's message."""
+
+    end: int
+    label: int  # index into LABELS
+
+
+def mark(view: PromptView, teacher: ExpertTeacher) -> tuple[Mark, ...]:
+    """The marks of a view's prompt, in the order of the text.
+
+    Where the target is listed they are of the things in the rooms alone, as nothing else counts then.
+    """
+    lines = render(view)[1].content.split("\n")
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line) + 1)
+    rooms = lines.index("Rooms:") + 1
+    marks = list(_mark_rooms(view, starts[rooms:]))
+    if any(LABELS[mark.label] == TARGET for mark in marks):
+        return tuple(marks)
+    shown = {CONTAINERS: view.containers, SURFACES: view.surfaces, SPACES: view.spaces, DOORS: view.doors}
+    for (head, options), rated in zip(shown.items(), teacher.rate(view), strict=True):
+        if options:
+            first = lines.index(f"{head}:", rooms + len(view.rooms)) + 1
+            marks += _mark_options(options, _judge(rated), starts[first:])
+    return tuple(sorted(marks, key=lambda mark: mark.end))
+
+
+def _mark_rooms(view: PromptView, starts: Sequence[int]) -> Iterator[Mark]:
+    for room, start in zip(view.rooms, starts):
+        end = start + len(f"{room.name}: ")
+        for obj in room.objects:
+            end += len(obj.name)
+            is_target = matches_target(without_counter(obj.name), view.target)
+            yield Mark(end, LABELS.index(TARGET if is_target else OTHER))
+            end += len(f" ({obj.state}), " if obj.state else ", ")
+
+
+def _judge(rated: Iterable[Candidate]) -> dict[Option, int]:
+    """The labels of the options of one list."""
+    labels: dict[Option, int] = {}
+    best: tuple[bool, float] | None = None
+    for candidate in rated:
+        leads = best is None or candidate.worth > best
+        best = candidate.worth if leads else best
+        labels[candidate.option] = LABELS.index(candidate.chance + (", best so far" if leads else ""))
+    return labels
+
+
+def _mark_options(options: Sequence[Option], labels: dict[Option, int], starts: Sequence[int]) -> Iterator[Mark]:
+    for (beginning, group), start in zip(option_groups(options).items(), starts):
+        end = start + len(beginning)
+        for option in group:
+            end += len(option_word(option))
+            if option in labels:  # what may not be repeated has none
+                yield Mark(end, labels[option])
+            end += len(", ")
