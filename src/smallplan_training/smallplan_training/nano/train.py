@@ -51,7 +51,7 @@ class TrainConfig:
     clip: float = 1.0
     prompt_weight: float = 0.0  # of the prompt's tokens in the loss, beside 1 for the answer's
     mark_weight: float = 0.0  # of the loss of the marks (`mark_reader.py`), beside 1 for the answers'
-    mark_layer: int = 4  # before which marks are read, from 0 on
+    mark_layer: int = -2  # before which layer marks are read: two are left, to choose among what is known
     seed: int = 0
     workers: int = 0  # threads that share a step on a CPU; 0: one for each core. The result depends on it.
     device: str = "auto"
@@ -62,8 +62,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.minutes < 0 or self.batch_tokens < 64 or self.warm_up < 0:
             raise ValueError(f"steps >= 1, minutes >= 0, batch_tokens >= 64, warm_up >= 0 are expected, got {self}")
-        if self.mark_weight < 0 or self.mark_layer < 0:
-            raise ValueError(f"mark_weight >= 0, mark_layer >= 0 are expected, got {self}")
+        if self.mark_weight < 0:
+            raise ValueError(f"mark_weight >= 0 is expected, got {self}")
         if not 0 < self.learning_rate < 1 or not 0 <= self.decay <= 1 or not 0 <= self.prompt_weight <= 1:
             raise ValueError(f"learning_rate in (0, 1), decay and prompt_weight in [0, 1] are expected, got {self}")
 
@@ -97,6 +97,9 @@ class Trainer:
         self._workers = 1 if self.device.type != "cpu" else config.workers or len(os.sched_getaffinity(0))
         share = config.batch_tokens // self._workers
         self.stream = BatchStream(data, share, config.seed, pad_id, config.prompt_weight)
+        if not -len(model.blocks) <= config.mark_layer < len(model.blocks):
+            raise ValueError(f"mark_layer is {config.mark_layer}, and the model has {len(model.blocks)} layers")
+        self._mark_layer = config.mark_layer % len(model.blocks)
         self.reader = MarkReader(model.config.width).to(self.device)
         self._parameters = [*model.parameters(), *self.reader.parameters()]
         matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name]
@@ -268,7 +271,7 @@ class Trainer:
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(logits of the scored positions, hidden states from which marks are read)."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            return self.model.forward_through(batch.ids, batch.scored, self.config.mark_layer)
+            return self.model.forward_through(batch.ids, batch.scored, self._mark_layer)
 
     def _log(self, **values: Any) -> None:
         rounded = {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in values.items()}

@@ -147,10 +147,18 @@ def test_marks_are_learnt_beside_the_answers(
     accuracy = {}
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
-        config = replace(CONFIG, steps=40, learning_rate=0.01, mark_weight=weight, mark_layer=1)
+        config = replace(CONFIG, steps=30, learning_rate=0.01, mark_weight=weight, mark_layer=1)
         run = Trainer(NanoModel(tiny), rest, held_out, tmp_path / str(weight), config, tokenizer.pad_id, command)
         run.train()
         accuracy[weight] = run.validate()["val_mark_accuracy"]
         names = {name for name, _ in load_checkpoint(tmp_path / str(weight) / "checkpoint")["model"].items()}
         assert not any("reader" in name for name in names), "the reader is no part of the model"
     assert accuracy[1.0] > max(0.4, accuracy[0.0] + 0.1)
+
+
+def test_a_mark_layer_that_the_model_lacks_is_refused(
+    sample_set: SampleSet, tiny: ModelConfig, tokenizer: NanoTokenizer, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, mark_layer=2)
+    with pytest.raises(ValueError, match="mark_layer is 2, and the model has 2 layers"):
+        Trainer(NanoModel(tiny), sample_set, sample_set, tmp_path, config, tokenizer.pad_id, 0)
