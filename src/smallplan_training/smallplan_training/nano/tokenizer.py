@@ -94,11 +94,14 @@ class NanoTokenizer:
         return [*ids, self._role_ids["assistant"], *self.encode("\n")]
 
     def locate_marks(self, sample: Sample) -> list[int]:
-        """For each token of a sample's prompt 1 + the label of the mark that ends with it, 0 for all others."""
+        """For each token of a sample's prompt, up to its last message's end, 1 + the label of the mark that ends with
+        it, 0 for all others; nothing for a sample without marks."""
+        if not sample.marks:
+            return []
         text = "\n" + sample.messages[-1].content
         ends = [piece.end for piece in self._sp.encode(text, return_type="proto").pieces]  # in bytes
         first = len(self.encode_prompt(sample.messages[:-1])) - 1  # it ends with the two tokens of the answer's line
-        labels = [0] * (first + len(ends) + len(self.encode_prompt(())) + 1)
+        labels = [0] * (first + len(ends))
         for mark in sample.marks:
             labels[first + bisect_left(ends, len(text[: mark.end + 1].encode()))] = 1 + mark.label
         return labels

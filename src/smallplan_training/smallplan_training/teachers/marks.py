@@ -7,10 +7,9 @@ it. With marks it is told of each what the teacher makes of it, dozens of times 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from smallplan_planner.names import matches_target, without_counter
 from smallplan_planner.prompt import (
     CONTAINERS,
     DOORS,
@@ -18,6 +17,7 @@ from smallplan_planner.prompt import (
     SURFACES,
     Option,
     PromptView,
+    listed_matches,
     option_groups,
     option_word,
     render,
@@ -49,8 +49,9 @@ def mark(view: PromptView, teacher: ExpertTeacher) -> tuple[Mark, ...]:
     for line in lines:
         starts.append(starts[-1] + len(line) + 1)
     rooms = lines.index("Rooms:") + 1
-    marks = list(_mark_rooms(view, starts[rooms:]))
-    if any(LABELS[mark.label] == TARGET for mark in marks):
+    targets = listed_matches(view, view.target)
+    marks = list(_mark_rooms(view, targets, starts[rooms:]))
+    if targets:
         return tuple(marks)
     shown = {CONTAINERS: view.containers, SURFACES: view.surfaces, SPACES: view.spaces, DOORS: view.doors}
     for (head, options), rated in zip(shown.items(), teacher.rate(view), strict=True):
@@ -60,13 +61,12 @@ def mark(view: PromptView, teacher: ExpertTeacher) -> tuple[Mark, ...]:
     return tuple(sorted(marks, key=lambda mark: mark.end))
 
 
-def _mark_rooms(view: PromptView, starts: Sequence[int]) -> Iterator[Mark]:
+def _mark_rooms(view: PromptView, targets: Container[tuple[str, str]], starts: Sequence[int]) -> Iterator[Mark]:
     for room, start in zip(view.rooms, starts):
         end = start + len(f"{room.name}: ")
         for obj in room.objects:
             end += len(obj.name)
-            is_target = matches_target(without_counter(obj.name), view.target)
-            yield Mark(end, LABELS.index(TARGET if is_target else OTHER))
+            yield Mark(end, LABELS.index(TARGET if (room.name, obj.name) in targets else OTHER))
             end += len(f" ({obj.state}), " if obj.state else ", ")
 
 
