@@ -131,25 +131,21 @@ class BatchGenerator:
         encoded = [self.chat.encode_prompt(messages) for messages in prompts]
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         made: dict[int, Completion] = {}
-        training = self.model.training
-        self.model.eval()
-        try:
-            with self._fast():
-                for start in range(0, len(order), self.batch):
-                    part = order[start : start + self.batch]
-                    batch = _Batch(self, [encoded[i] for i in part], [rows[i] for i in part])
-                    made.update(zip(part, batch.run(), strict=True))
-        finally:
-            self.model.train(training)
+        with _evaluating(self.model), self.session():
+            for start in range(0, len(order), self.batch):
+                part = order[start : start + self.batch]
+                batch = _Batch(self, [encoded[i] for i in part], [rows[i] for i in part])
+                made.update(zip(part, batch.run(), strict=True))
         return [made[i] for i in range(len(prompts))]
 
     @contextmanager
-    def _fast(self) -> Iterator[None]:
-        """What makes a token cheaper meanwhile; the plain way, without a cache, is without that too."""
+    def session(self) -> Iterator[None]:
+        """Meanwhile `generate` finds the model as it needs it, where it otherwise prepares it each time; don't train
+        inside. The plain way, without a cache, is without that too."""
         if not self.use_cache:
             yield
             return
-        with merged_adapters(self.model):
+        with _evaluating(self.model), merged_adapters(self.model):
             yield
 
     def new_cache(self, capacity: int) -> Cache:
@@ -163,6 +159,19 @@ class BatchGenerator:
         if plain and all(plain):
             return Cache(layers=[_AllocatedLayer(capacity) for _ in plain])
         return cache
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Meanwhile the model is in evaluation mode; setting that costs more than to ask whether it is."""
+    training = model.training
+    if any(module.training for module in model.modules()):
+        model.eval()
+    try:
+        yield
+    finally:
+        if training:
+            model.train()
 
 
 class _AllocatedLayer(DynamicLayer):

@@ -124,7 +124,7 @@ class BatchRollouts:
         waiting = deque(enumerate(searches, first))
         running: list[_Running] = []
         done: dict[int, Trajectory] = {}
-        with self._pool() as pool:
+        with self._pool() as pool, self._generator.session():
             while waiting or running:
                 while waiting and len(running) < self._in_flight:
                     number, search = waiting.popleft()

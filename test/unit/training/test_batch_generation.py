@@ -146,6 +146,24 @@ def test_adapters_count_and_the_weights_are_the_same_to_the_bit_afterwards(
         assert recomputed(model, made[0]) != pytest.approx(made[0].logprobs, abs=1e-2)
 
 
+def test_answers_of_a_session_are_those_of_single_calls(llama: tuple[Any, Chat], tmp_path: Path) -> None:
+    _, chat = llama
+    base = AutoModelForCausalLM.from_pretrained(save_tiny("llama-3.2", tmp_path, spare=0), dtype=torch.float32)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.train()
+    generator = BatchGenerator(model, chat, temperature=0.0, max_tokens=8)
+    single = [generator.generate([prompt]) for prompt in PROMPTS]
+    with pytest.raises(ZeroDivisionError), generator.session():
+        assert not model.training and not any("lora" in name for name, _ in model.named_parameters())
+        assert [generator.generate([prompt]) for prompt in PROMPTS] == single
+        assert generator.greedy(8).generate(PROMPTS[:1]) == single[0]
+        raise ZeroDivisionError
+    assert all(module.training for module in model.modules())
+    after = model.state_dict()
+    assert list(after) == list(before) and all(torch.equal(before[name], tensor) for name, tensor in after.items())
+
+
 def test_diverged_weights_are_named(tmp_path: Path) -> None:
     model, chat = load("llama-3.2", tmp_path)
     with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import pytest
@@ -61,6 +62,9 @@ class ScriptedModel:
 
     def greedy(self, max_tokens: int) -> ScriptedModel:
         return self
+
+    def session(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return sum(len(message.content) for message in messages)
