@@ -1,8 +1,9 @@
 """Answers of a causal language model to many prompts at once: batched, with a KV cache, reproducible.
 
-Prompts are sorted by length and padded on the left. The cache is allocated once for a batch, and rows that have
-ended are dropped from it, so that a long answer does not make the others cost. What a row draws depends on its own
-seed alone, not on who else is in the batch (rounding apart, which a batch's shape may change in the last digit).
+Prompts are sorted by length and padded on the left; those of like length are read together, so that a long one does
+not make the others cost. The cache is allocated once for a batch, and rows that have ended are dropped from it, so
+that a long answer does not either. What a row draws depends on its own seed alone, not on who else is in the batch
+(rounding apart, which a batch's shape may change in the last digit).
 
 It decodes by hand around `model(...)`: for the small models that run here, the bookkeeping of transformers'
 `generate` costs more than the model.
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from smallplan_training.errors import UserError
 from smallplan_training.merged_adapters import merged_adapters
 
 _DROP = 0.25  # share of a batch's rows that must have ended before they are dropped, which copies the cache
+_READ_TOKENS, _READ_TOKENS_GPU = 512, 8192  # of prompts that are read together, padding included
 
 
 @dataclass(frozen=True)
@@ -148,8 +151,8 @@ class BatchGenerator:
         with _evaluating(self.model), merged_adapters(self.model):
             yield
 
-    def new_cache(self, capacity: int) -> Cache:
-        """An empty cache for sequences of up to `capacity` tokens, of the kinds of layers that the model has."""
+    def new_cache(self, rows: int, capacity: int) -> Cache:
+        """An empty cache for `rows` sequences of up to `capacity` tokens, of the kinds of layers that the model has."""
         cache = DynamicCache(config=self._config)
         plain = [
             type(layer) is DynamicLayer
@@ -157,7 +160,7 @@ class BatchGenerator:
             for layer in cache.layers
         ]
         if plain and all(plain):
-            return Cache(layers=[_AllocatedLayer(capacity) for _ in plain])
+            return Cache(layers=[_AllocatedLayer(rows, capacity) for _ in plain])
         return cache
 
 
@@ -175,11 +178,19 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 class _AllocatedLayer(DynamicLayer):
-    """Keys and values (B, heads, T, D) in memory that is allocated once: a new token is written, nothing is copied."""
+    """Keys and values (B, heads, T, D) in memory that is allocated once: a new token is written, nothing is copied.
 
-    def __init__(self, capacity: int) -> None:
+    It may be opened as the cache of some of the rows, from some slot on; what stands before that slot is 0.
+    """
+
+    def __init__(self, rows: int, capacity: int) -> None:
         super().__init__()
-        self._capacity, self._length = capacity, 0
+        self._shape = rows, capacity
+        self.open(slice(None))
+
+    def open(self, rows: slice, begin: int = 0, length: int = 0) -> None:
+        """Be the cache of `rows` alone, from the slot `begin` on, of which `length` slots are filled."""
+        self._rows, self._begin, self._length = rows, begin, length
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
@@ -187,20 +198,29 @@ class _AllocatedLayer(DynamicLayer):
         self.is_initialized = True
 
     def _room(self, states: Tensor) -> Tensor:
-        rows, heads, _, width = states.shape
-        return states.new_empty(rows, heads, self._capacity, width)
+        rows, capacity = self._shape
+        return states.new_zeros(rows, states.shape[1], capacity, states.shape[-1])
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        end = self._length + key_states.shape[-2]
-        self.keys[:, :, self._length : end] = key_states
-        self.values[:, :, self._length : end] = value_states
-        self._length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        begin, self._length = self._length, self._length + key_states.shape[-2]
+        slots = slice(self._begin, self._begin + self._length)
+        keys, values = self.keys[self._rows, :, slots], self.values[self._rows, :, slots]
+        keys[:, :, begin:], values[:, :, begin:] = key_states, value_states
+        return keys, values
 
     def get_seq_length(self) -> int:
         return self._length
+
+
+def like_lengths(lengths: Sequence[int], tokens: int) -> list[slice]:
+    """Rising `lengths` in parts of at most `tokens`, padding included; a longer one is alone."""
+    begins = [0]
+    for row, length in enumerate(lengths):
+        if row > begins[-1] and (row + 1 - begins[-1]) * length > tokens:
+            begins.append(row)
+    return [slice(begin, end) for begin, end in pairwise([*begins, len(lengths)])]
 
 
 class _Batch:
@@ -219,7 +239,7 @@ class _Batch:
             mask[row, : width - len(prompt)] = 0
         self._mask = mask.to(self._device)  # (B, slots)
         self._positions = (self._mask.cumsum(1) - 1).clamp(min=0)  # (B, slots)
-        self._cache = generator.new_cache(width + limit) if generator.use_cache else None
+        self._cache = generator.new_cache(len(prompts), width + limit) if generator.use_cache else None
         self._can_drop = self._cache is None or all(isinstance(layer, DynamicLayer) for layer in self._cache.layers)
         self._slots = width  # that are filled
         self._alive = torch.arange(len(prompts), device=self._device)  # (B,) numbers of the rows that are still there
@@ -255,24 +275,43 @@ class _Batch:
         """Logits (B, V) of the first token, and on the way the prompts' values."""
         head = self._generator.value_head
         if head is None:
-            return self._forward()
+            return self._read()
         hidden: list[Tensor] = []
         output = self._generator.base.get_output_embeddings()
-        hook = output.register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0]))
+        hook = output.register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0][:, -1]))
         try:
-            logits = self._forward()
+            logits = self._read()
         finally:
             hook.remove()
-        self._values = head(hidden[0][:, -1]).float().cpu()
+        self._values = head(torch.cat(hidden)).float().cpu()
         return logits
 
-    def _forward(self) -> Tensor:
-        """Logits (B, V) of the next token, float32."""
+    def _read(self) -> Tensor:
+        """Logits (B, V) of the first token. A cache that can be filled in parts is: prompts of like length together."""
+        layers = self._cache.layers if self._cache is not None else []
+        allocated = [layer for layer in layers if isinstance(layer, _AllocatedLayer)]
+        if not allocated:
+            return self._forward()
+        tokens = _READ_TOKENS if self._device.type == "cpu" else _READ_TOKENS_GPU
+        lengths = [len(prompt) for prompt in self._prompts]
+        logits = []
+        for rows in like_lengths(lengths, tokens):
+            begin = self._slots - max(lengths[rows])
+            for layer in allocated:
+                layer.open(rows, begin)
+            logits.append(self._forward(rows, begin))
+        for layer in allocated:
+            layer.open(slice(None), length=self._slots)
+        return torch.cat(logits)
+
+    def _forward(self, rows: slice = slice(None), begin: int = 0) -> Tensor:
+        """Logits (B, V) of the next token, float32; of some rows, whose slots before `begin` are padding."""
         generator, slots = self._generator, self._slots
+        first = max(begin, slots - self._input.shape[1])
         made = generator.model(
-            input_ids=self._input,
-            attention_mask=self._mask[:, :slots],
-            position_ids=self._positions[:, slots - self._input.shape[1] : slots],
+            input_ids=self._input[rows, first - slots :],
+            attention_mask=self._mask[rows, begin:slots],
+            position_ids=self._positions[rows, first:slots],
             past_key_values=self._cache,
             use_cache=self._cache is not None,
             **generator._last_only,

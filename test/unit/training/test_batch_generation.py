@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from peft import LoraConfig, get_peft_model  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from smallplan_planner.prompt import Message  # noqa: E402
-from smallplan_training.batch_generation import BatchGenerator, Completion  # noqa: E402
+from smallplan_training import batch_generation  # noqa: E402
+from smallplan_training.batch_generation import BatchGenerator, Completion, like_lengths  # noqa: E402
 from smallplan_training.chat import Chat  # noqa: E402
 from smallplan_training.errors import UserError  # noqa: E402
 from smallplan_training.model_recipes import load_recipe  # noqa: E402
@@ -144,6 +146,26 @@ def test_adapters_count_and_the_weights_are_the_same_to_the_bit_afterwards(
         assert completion.logprobs == pytest.approx(recomputed(model, completion), abs=1e-4)
     with model.disable_adapter():
         assert recomputed(model, made[0]) != pytest.approx(made[0].logprobs, abs=1e-2)
+
+
+def test_prompts_that_are_read_in_parts_are_answered_as_those_that_are_read_at_once(
+    tiny: tuple[Any, Chat], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, chat = tiny
+    head = functools.partial(torch.sum, dim=-1)
+    generator = BatchGenerator(model, chat, temperature=0.0, max_tokens=8, batch=8, value_head=head)
+    monkeypatch.setattr(batch_generation, "_READ_TOKENS", 10**6)
+    at_once = generator.generate(PROMPTS * 2)
+    monkeypatch.setattr(batch_generation, "_READ_TOKENS", 1)
+    for one, other in zip(generator.generate(PROMPTS * 2), at_once, strict=True):
+        assert one.ids == other.ids
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+        assert one.value == pytest.approx(other.value, abs=1e-3)
+
+
+def test_like_lengths_are_put_together() -> None:
+    assert like_lengths([3, 4, 4, 9, 10, 30], 20) == [slice(0, 3), slice(3, 5), slice(5, 6)]
+    assert like_lengths([5], 1) == [slice(0, 1)]
 
 
 def test_answers_of_a_session_are_those_of_single_calls(llama: tuple[Any, Chat], tmp_path: Path) -> None:
