@@ -104,10 +104,8 @@ class _TrueView:
             self._things_of.setdefault(house.label_of(item.category), []).append(thing)
         self.targets = sorted({house.label_of(item.category) for item in house.objects})
         self._instances_of: dict[str, list[int]] = {}
-        self._free_cells = [
-            np.flatnonzero(fits(raster.height) & raster.robot_fits & (raster.room == index))
-            for index in range(len(house.rooms))
-        ]
+        free = fits(raster.height) & raster.robot_fits
+        self._free_cells = [np.flatnonzero(free & (raster.room == index)) for index in range(len(house.rooms))]
         self._room_index = {room.id: index for index, room in enumerate(house.rooms)}
         self._poses_of: dict[int, NDArray[np.int64]] = {}
 
