@@ -17,7 +17,7 @@ from smallplan_planner.names import NameBook, find_matches, matches_target, sani
 from smallplan_planner.priors import Priors
 from smallplan_planner.scene_graph import OpenState, SceneGraph, SceneObject, distance_key
 
-PROMPT_VERSION = "2"
+PROMPT_VERSION = "3"
 """Changes whenever the text below does: a model is trained for one version."""
 
 DISTANCE_WORDS = ((3.0, "very close"), (10.0, "near"), (20.0, "far"), (math.inf, "distant"))
@@ -25,7 +25,7 @@ MODES = ("normal", "saver")
 LAST_ACTIONS = 5
 NEAR = 1.0  # m of path within which an object counts as near the robot
 MAX_NEAR_OBJECTS = 3
-MAX_HINTS = 4  # places that the line of common knowledge names
+MAX_HINTS = 6  # places that the line of common knowledge names
 
 _STATE_WORDS = {OpenState.NONE: "", OpenState.OPEN: "opened", OpenState.CLOSED: "closed"}
 _ACTION_LINES = {

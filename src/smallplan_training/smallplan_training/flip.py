@@ -71,7 +71,9 @@ def flip_distance(view: PromptView, teacher: ExpertTeacher, rng: random.Random) 
     for other in candidates[1:]:
         flipped = _exchange_distances(view, candidates[0].option, other.option)
         best = _best(teacher, flipped)
-        if best is not None and (best.option.room, best.option.name) == (other.option.room, other.option.name):
+        if flipped == view or best is None:  # the same: two options of one thing, listed twice
+            continue
+        if (best.option.room, best.option.name) == (other.option.room, other.option.name):
             return flipped
     return None
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from fixtures.graphs import PRIORS, house, scene_graphs
 from smallplan_planner.actions import ActionKind, ActionRules, format_command, valid_actions
 from smallplan_planner.names import NameBook
+from smallplan_planner.priors import ObjectPrior, Place, Priors
 from smallplan_planner.prompt import (
     PROMPT_VERSION,
     Helps,
@@ -20,6 +21,7 @@ from smallplan_planner.prompt import (
     PromptView,
     build_view,
     distance_word,
+    known_places,
     render,
 )
 from smallplan_planner.scene_graph import SceneGraph
@@ -58,7 +60,7 @@ def test_distances_are_said_in_words(distance: float, word: str) -> None:
 
 def test_the_prompt_word_for_word() -> None:
     """Whoever changes a line changes the version: models are trained for one."""
-    assert PROMPT_VERSION == "2"
+    assert PROMPT_VERSION == "3"
     graph = house()
     history = [
         PastAction("explore(kitchen)", "explored"),
@@ -125,6 +127,14 @@ def test_matches_of_the_target_are_named_nearest_first_unless_that_is_off() -> N
 def test_hints_are_gathered_by_room_and_may_be_unknown() -> None:
     assert view_of(house()).hints == (Hint("kitchen", ("cabinet", "counter")),)
     assert "Usual places: not known." in user_lines(view_of(house(), "zebra"))
+
+
+def test_up_to_six_usual_places_are_named_likeliest_first() -> None:
+    chances = (0.4, 0.2, 0.15, 0.1, 0.08, 0.05, 0.02)
+    places = tuple(Place("kitchen", f"piece {index}", "on", p) for index, p in enumerate(chances))
+    priors = Priors((), {}, {"mug": ObjectPrior((0.1, 0.1, 0.1), places)})
+    hints = known_places(priors, "mug")
+    assert hints == (Hint("kitchen", tuple(f"piece {index}" for index in range(6))),)
 
 
 def test_only_what_is_open_is_listed() -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from smallplan_training.teachers.marks import LABELS, OTHER
 
-_FREQUENT = {OTHER: 0.1, "slight": 0.3}
+_FREQUENT = {OTHER: 0.1, "slight": 0.3, "hardly": 0.3}
 """Weights of the labels that most things have; the others' are 1."""
 
 

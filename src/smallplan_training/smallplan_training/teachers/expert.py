@@ -36,12 +36,25 @@ ENTER_COST = 8.0  # m that a room beyond a door still costs once its door is ope
 DISTANCE_WEIGHT = {"normal": 0.5, "saver": 1.6}  # exponent of the cost
 LOOK_COST = 0.5  # m that looking costs
 LOOK = 0.5  # probability that a small thing on a surface was overlooked from afar
-_AWAY = ("near", "far", "distant", "unknown")
-TOO_FAR: dict[str, frozenset[tuple[str, str]]] = {
+_FAR = ("far", "distant", "unknown")
+_AWAY = ("near", *_FAR)
+
+
+def _each(**distances: tuple[str, ...]) -> frozenset[tuple[str, str]]:
+    return frozenset((chance, distance) for chance in distances for distance in distances[chance])
+
+
+LAST: dict[str, frozenset[tuple[str, str]]] = {
     "normal": frozenset(),
-    "saver": frozenset({(chance, away) for chance in ("slight", "poor") for away in _AWAY} | {("weak", "distant")}),
+    "saver": _each(hardly=_AWAY, slight=_AWAY, poor=_AWAY, weak=("distant",)),
 }
-"""(chance, distance) of candidates that are not worth their way: when nothing else is left, the search ends."""
+"""(chance, distance) of candidates that come behind all others."""
+
+NOT_WORTH: dict[str, frozenset[tuple[str, str]]] = {
+    "normal": frozenset(),
+    "saver": _each(hardly=_AWAY, slight=_AWAY, poor=_FAR, weak=("distant",)),
+}
+"""Those of `LAST` that are not worth their way: when nothing else is left, the search ends."""
 
 _MODE_REMINDERS = {"normal": "", "saver": "saver. "}
 """How a decision begins. A small model that says its mode right before it decides keeps the two apart: that nothing is
@@ -49,12 +62,12 @@ worth its way is then only ever said after `saver`."""
 
 CHANCES = (
     *((0.10, 0.16, "good"), (0.035, 0.06, "fair"), (0.012, 0.02, "weak")),
-    *((0.004, 0.006, "poor"), (0.0, 0.002, "slight")),
+    *((0.004, 0.006, "poor"), (0.002, 0.002, "slight"), (0.0, 0.0005, "hardly")),
 )
 """(from which probability on, what it counts as, its word): people judge in words, and so a decision follows from
 what the analysis says of each candidate."""
 
-TOLD = (0.4, 0.25, 0.15, 0.1)  # probabilities of usual places that only the prompt tells, in its order
+TOLD = (0.4, 0.25, 0.15, 0.1, 0.06, 0.04)  # probabilities of usual places that only the prompt tells, in its order
 SMALL = 0.3  # m; what is larger is recognised from afar
 SURPRISE = 0.25  # probability that a thing is nowhere where it is usually kept
 CONTAINERS_IN_A_HOUSE = 50  # over which a surprise in something closed spreads
@@ -69,7 +82,7 @@ class Candidate:
 
     kind: ActionKind
     option: Option
-    worth: tuple[bool, float]  # (whether it is worth its way, what its chance counts as over its cost)
+    worth: tuple[int, float]  # (0: not worth its way, 1: behind others, 2; what its chance counts as over its cost)
     usual: bool
     chance: str  # the probability in a word of `CHANCES`
 
@@ -159,8 +172,9 @@ class ExpertTeacher:
                 probability, cost, usual = self._rate(kind, option, view, belief)
                 probability *= 0.6 ** tried[command]
                 counts, chance = next((value, word) for limit, value, word in CHANCES if probability >= limit)
-                near_enough = (chance, option.distance) not in TOO_FAR[view.mode]
-                rated.append(Candidate(kind, option, (near_enough, counts / cost**exponent), usual, chance))
+                seen = (chance, option.distance)
+                rank = 2 - (seen in LAST[view.mode]) - (seen in NOT_WORTH[view.mode])
+                rated.append(Candidate(kind, option, (rank, counts / cost**exponent), usual, chance))
             lists.append(rated)
         return lists
 

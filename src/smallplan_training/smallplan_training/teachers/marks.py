@@ -73,7 +73,7 @@ def _mark_rooms(view: PromptView, targets: Container[tuple[str, str]], starts: S
 def _judge(rated: Iterable[Candidate]) -> dict[Option, int]:
     """The labels of the options of one list."""
     labels: dict[Option, int] = {}
-    best: tuple[bool, float] | None = None
+    best: tuple[int, float] | None = None
     for candidate in rated:
         leads = best is None or candidate.worth > best
         best = candidate.worth if leads else best

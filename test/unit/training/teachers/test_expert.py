@@ -223,6 +223,22 @@ def test_what_was_tried_in_vain_counts_less() -> None:
     assert TEACHER.answer(again).command == "go_to_and_open(kitchen, cabinet-2)"
 
 
+def test_all_usual_places_count() -> None:
+    """The sixth of them is still worth more than where the target is not kept."""
+    name = next(name for name, prior in PRIORS.objects.items() if len(prior.places) == 6)
+    places = PRIORS.places(name)
+    assert len(places) == sum(len(hint.furniture) for hint in known_places(PRIORS, name)) == 6
+    for place in places:
+        thing, room = place.furniture, place.room
+        rooms = (RoomView(room, (ObjectView(thing),)), RoomView("garage", (ObjectView("zorbel", "closed"),)))
+        option, other = Option(room, "near", thing), Option("garage", "near", "zorbel")
+        inside = place.relation == "in"
+        view = replace(house(name), rooms=rooms, containers=(other, option) if inside else (other,))
+        view = replace(view, surfaces=() if inside else (option,))
+        kind = ActionKind.GO_TO_AND_OPEN if inside else ActionKind.NAVIGATE
+        assert TEACHER.answer(view).command == option_command(kind, option), place
+
+
 SAVER_CASES = [
     # (target, room and thing with a chance that is told, the chance, where each mode stops)
     ("wardrobe", "bedroom", ActionKind.GO_TO_AND_OPEN, "slight", {"near", "far", "distant", "unknown"}),
@@ -246,6 +262,17 @@ def test_saver_gives_up_where_normal_goes_on(
     assert normal.command == option_command(kind, option)
     assert saver.command == ("done()" if distance in too_far else normal.command)
     assert (saver.reasoning == "saver. Not worth the way, so I stop.") == (distance in too_far)
+
+
+def test_what_is_closed_comes_before_a_look_where_the_target_is_not_kept() -> None:
+    """A thing lies on any of many surfaces, most of them half seen: each is hardly worth a look."""
+    rooms = (RoomView("bedroom", (ObjectView("wardrobe", "closed"), ObjectView("bed"))),)
+    wardrobe, bed = Option("bedroom", "distant", "wardrobe"), Option("bedroom", "very close", "bed")
+    view = replace(house("mug"), rooms=rooms, containers=(wardrobe,), surfaces=(bed,))
+    answer = TEACHER.answer(view)
+    assert answer.command == WARDROBE
+    assert "wardrobe in bedroom, distant, slight; bed in bedroom, very close, hardly." in answer.analysis
+    assert TEACHER.answer(replace(view, containers=())).command == "navigate(bedroom, bed)"
 
 
 def test_saver_takes_the_nearer_of_two_where_normal_takes_the_better() -> None:
