@@ -306,7 +306,9 @@ def test_a_shard_of_rooms_holds_questions_and_their_answers(
     assert answers <= {*PRIORS.rooms, UNCERTAIN_ROOM} and UNCERTAIN_ROOM in answers and len(answers) > 5
 
 
-@pytest.mark.parametrize(("number", "mode"), [(0, "saver"), (1, "normal"), (SAVER_EVERY + 1, "normal"), (SAVER_EVERY, "saver")])
+@pytest.mark.parametrize(
+    ("number", "mode"), [(0, "saver"), (1, "normal"), (SAVER_EVERY + 1, "normal"), (SAVER_EVERY, "saver")]
+)
 def test_some_shards_are_met_in_mode_saver(
     tokenizer: NanoTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, mode: str
 ) -> None:
