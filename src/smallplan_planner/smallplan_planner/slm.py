@@ -28,7 +28,13 @@ from smallplan_planner.slm_adapters import Adapter, Adapters, model_metadata
 from smallplan_planner.slm_answers import DEFAULT_LIMITS, AnswerLimits, AnswerWriter
 from smallplan_planner.slm_budget import Speeds
 from smallplan_planner.slm_chat import HEADS, ChatVocabulary
-from smallplan_planner.slm_context import ContextSettings, ModelContext, check_cache, resolve_flash_attention
+from smallplan_planner.slm_context import (
+    ContextSettings,
+    ModelContext,
+    can_go_back,
+    check_cache,
+    resolve_flash_attention,
+)
 from smallplan_planner.slm_cores import check_cores, pinned
 from smallplan_planner.slm_decoder import Decoder
 from smallplan_planner.slm_files import check_gguf, check_sha256, fingerprint
@@ -43,8 +49,9 @@ __all__ = ["AnswerLimits", "Slm", "SlmCancelled", "SlmDeadlineError", "SlmError"
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 64  # tokens of a prompt evaluated at once: reuse is in whole chunks, and a GPU can't be stopped within one
+_CHUNK = 64  # tokens of a prompt evaluated at once: reuse is in whole chunks
 _SMALL_CHUNK = 32  # for a small model: larger ones are no faster, without flash attention
+_BATCH = 1024  # tokens of one call of llama.cpp; on a GPU, which can't be stopped within a call, a chunk
 _MAX_THREADS = 4  # the rest is for the other processes of a robot
 _MAX_LOOKUP = 16  # tokens
 _SMALL_MODEL = 50_000_000  # parameters
@@ -102,6 +109,7 @@ class Slm:
             self.n_threads = n_threads or self._suitable_threads()
             settings = ContextSettings(
                 chunk=_SMALL_CHUNK if self._is_small() else _CHUNK,
+                batch=0 if n_gpu_layers else _BATCH,
                 n_threads=self.n_threads,
                 cache_type=cache_type,
                 flash_attention=resolve_flash_attention(flash_attention, cache_type, n_gpu_layers),
@@ -327,9 +335,7 @@ class Slm:
         if self._model is None:
             size = self.path.stat().st_size
             raise SlmError(f"{self.path} ({size} bytes) is not a model that llama.cpp can load: {last_errors()}")
-        if self._lookup and (
-            llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
-        ):
+        if self._lookup and not can_go_back(self._model):
             raise SlmError(
                 f"lookup_tokens is {self._lookup}, and {self.path} can't take back what it has read: set it to 0"
             )

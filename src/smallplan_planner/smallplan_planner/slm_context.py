@@ -42,6 +42,7 @@ class ContextSettings:
 
     chunk: int  # tokens evaluated at once
     n_threads: int
+    batch: int = 0  # tokens of one call of llama.cpp, which evaluates them chunk by chunk; 0: a chunk
     cache_type: str = "f16"  # of `CACHE_TYPES`
     flash_attention: str = "auto"  # of `FLASH_ATTENTION`
     outputs: int = 1  # tokens of one evaluation whose logits may be asked for
@@ -69,6 +70,11 @@ def resolve_flash_attention(asked: str, cache_type: str, n_gpu_layers: int) -> s
     return "off" if asked == "auto" and not n_gpu_layers else asked
 
 
+def can_go_back(model: Any) -> bool:
+    """Whether what was read last can be forgotten without all that was read before."""
+    return not (llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model))
+
+
 class ModelContext:
     """The context, with the KV cache of the prompt that was read last, and of the answer behind it.
 
@@ -78,7 +84,8 @@ class ModelContext:
     def __init__(self, model: Any, path: Path, n_ctx: int, settings: ContextSettings) -> None:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_ctx
-        params.n_batch = params.n_ubatch = settings.chunk
+        params.n_batch = max(settings.chunk, settings.batch)
+        params.n_ubatch = settings.chunk
         params.n_outputs_max = settings.outputs  # logits of a whole chunk would take as much memory as the KV cache
         params.n_threads = params.n_threads_batch = settings.n_threads
         params.type_k = params.type_v = CACHE_TYPES[settings.cache_type]
@@ -97,12 +104,13 @@ class ModelContext:
         self.stop = StopFlag()
         self._path = path
         self._chunk = settings.chunk
+        self._batch: int = llama_cpp.llama_n_batch(self.handle)
+        self._goes_back = can_go_back(model)
         self._memory = llama_cpp.llama_get_memory(self.handle)
-        most = max(settings.chunk, settings.outputs)
-        self._tokens = (llama_cpp.llama_token * most)()
+        self._tokens = (llama_cpp.llama_token * max(self._batch, settings.outputs))()
         vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
         self._logits = ctypes.c_float * vocabulary
-        self._wanted = (ctypes.c_int8 * most)(*([1] * most))
+        self._wanted = (ctypes.c_int8 * settings.outputs)(*([1] * settings.outputs))
 
     def free(self) -> None:
         llama_cpp.llama_free(self.handle)
@@ -150,20 +158,18 @@ class ModelContext:
 
         Stopped in the middle, it keeps the chunks that it has read.
         """
-        size = self._chunk
         self.truncate(self.reusable(tokens))
         reused = self.length
-        for begin in range(reused, len(tokens), size):
-            chunk = tokens[begin : begin + size]
-            self.evaluate(chunk)
-            if len(chunk) == size:
-                self.evaluated += chunk
+        try:
+            self.evaluate(tokens[reused:])
+        finally:
+            self.evaluated += tokens[reused : self.length // self._chunk * self._chunk]
         return reused
 
     def evaluate(self, tokens: Sequence[int]) -> None:
         """Append tokens; afterwards the next one can be sampled. Raises `Stopped` and `SlmError`."""
-        for begin in range(0, len(tokens), self._chunk):
-            self._decode(tokens[begin : begin + self._chunk])
+        for begin in range(0, len(tokens), self._batch):
+            self._decode(tokens[begin : begin + self._batch])
 
     def evaluate_each(self, tokens: Sequence[int]) -> None:
         """Append a few tokens (as many as `ContextSettings.outputs`) of which each one's successor can be sampled."""
@@ -210,8 +216,16 @@ class ModelContext:
         batch = llama_cpp.llama_batch(n_tokens=len(tokens), token=self._tokens, logits=wanted)
         status = llama_cpp.llama_decode(self.handle, batch)
         if status == _ABORTED:
+            self._keep_what_was_read()
             raise Stopped
         if status != 0:
             raise SlmError(f"{self._path}: llama_decode failed with {status}: {last_errors()}")
         llama_cpp.llama_synchronize(self.handle)
         self.length += len(tokens)
+
+    def _keep_what_was_read(self) -> None:
+        """After a call that was stopped: llama.cpp keeps the chunks that it was through with."""
+        if self._goes_back:
+            self.length = llama_cpp.llama_memory_seq_pos_max(self._memory, 0) + 1
+        else:
+            self.clear()  # it holds a part of the chunk in which it was stopped

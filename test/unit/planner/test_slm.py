@@ -24,7 +24,7 @@ from smallplan_planner.prompt import PROMPT_VERSION, Message
 from smallplan_planner.response import parse_response
 from smallplan_planner.slm import AnswerLimits, Slm, SlmCancelled, SlmDeadlineError, SlmError
 from smallplan_planner.slm_budget import Speeds
-from smallplan_planner.slm_context import ModelContext
+from smallplan_planner.slm_context import ContextSettings, ModelContext
 from smallplan_planner.slm_decoder import Decoder
 from smallplan_planner.slm_interrupt import StopFlag, Stopped
 
@@ -309,6 +309,18 @@ def test_the_common_beginning_of_prompts_is_reused_in_whole_chunks(tiny_model: A
     assert longer.reused_tokens >= again.prompt_tokens // 64 * 64 - 32
     assert longer.reused_tokens % 32 == 0
     assert other.reused_tokens == 0
+
+
+def test_chunks_that_llama_cpp_is_given_at_once_are_read_as_one_by_one(tiny_slm: Slm) -> None:
+    tokens = tiny_slm.tokenize_chat(chat(LONG * 2))
+    read = []
+    for batch in (0, 256):  # the latter takes several calls, too
+        context = ModelContext(tiny_slm._model, tiny_slm.path, 1024, ContextSettings(32, 1, batch))
+        context.prefill(tokens)
+        read.append((context.evaluated, context.logits(-1).tobytes(), context.state()))
+        context.free()
+    assert read[0] == read[1]
+    assert len(read[0][0]) == len(tokens) // 32 * 32 > 256
 
 
 def test_a_short_answer_is_one_of_its_choices_and_leaves_the_decisions_cache_alone(tiny_model: Any) -> None:
@@ -671,19 +683,17 @@ def test_a_prompt_too_long_for_its_deadline_is_told_and_goes_on_where_it_stopped
 ) -> None:
     with Slm(tiny_model.path, n_threads=1, limits=AnswerLimits(9, 9)) as slm:
         slm.speeds.prompt.learn(1, 1000.0)
-        context = slm._pool.contexts[False]
-        decode, calls = context._decode, iter(range(100))
-
-        def stop_at_the_third(*args: Any) -> None:
-            if next(calls) == 2:
-                context.stop.set()
-            decode(*args)
-
-        monkeypatch.setattr(context, "_decode", stop_at_the_third)
-        with pytest.raises(SlmDeadlineError, match=r"no answer within 60 s: 64 of the prompt's \d+ tokens were read"):
-            slm.generate(chat(LONG * 2), GRAMMAR, deadline=60.0)
+        memory = llama_cpp.llama_get_memory(slm._pool.contexts[False].handle)
+        stop = llama_cpp.ggml_abort_callback(lambda _: llama_cpp.llama_memory_seq_pos_max(memory, 0) >= 64)
+        with monkeypatch.context() as patch:  # llama.cpp itself stops in the third chunk of a call
+            patch.setattr(StopFlag, "attach", lambda _, handle: llama_cpp.llama_set_abort_callback(handle, stop, None))
+            with pytest.raises(SlmDeadlineError, match=r"within 60 s: 64 of the prompt's \d+ tokens were read"):
+                slm.generate(chat(LONG * 2), GRAMMAR, deadline=60.0)
         assert "raise the deadline" in caplog.text
-        assert slm.generate(chat(LONG * 2), GRAMMAR).reused_tokens == 64
+        after = slm.generate(chat(LONG * 2), GRAMMAR)
+    assert after.reused_tokens == 64
+    with Slm(tiny_model.path, n_threads=1, limits=AnswerLimits(9, 9)) as slm:
+        assert slm.generate(chat(LONG * 2), GRAMMAR).text == after.text
 
 
 def test_speeds_are_measured(tiny_model: Any) -> None:
