@@ -215,12 +215,12 @@ class ModelContext:
         self._tokens[: len(tokens)] = tokens
         batch = llama_cpp.llama_batch(n_tokens=len(tokens), token=self._tokens, logits=wanted)
         status = llama_cpp.llama_decode(self.handle, batch)
+        llama_cpp.llama_synchronize(self.handle)  # after a call that was stopped, too: its clock runs until then
         if status == _ABORTED:
             self._keep_what_was_read()
             raise Stopped
         if status != 0:
             raise SlmError(f"{self._path}: llama_decode failed with {status}: {last_errors()}")
-        llama_cpp.llama_synchronize(self.handle)
         self.length += len(tokens)
 
     def _keep_what_was_read(self) -> None:

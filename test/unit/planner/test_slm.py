@@ -692,6 +692,7 @@ def test_a_prompt_too_long_for_its_deadline_is_told_and_goes_on_where_it_stopped
         assert "raise the deadline" in caplog.text
         after = slm.generate(chat(LONG * 2), GRAMMAR)
     assert after.reused_tokens == 64
+    assert after.eval_time < after.latency  # nothing of the time before
     with Slm(tiny_model.path, n_threads=1, limits=AnswerLimits(9, 9)) as slm:
         assert slm.generate(chat(LONG * 2), GRAMMAR).text == after.text
 
