@@ -22,7 +22,6 @@ from smallplan_planner.prompt import Message
 HEADS = ("Analysis:", "\nReasoning:", "\nCommand:")
 """The heads of an answer's lines, each with the line break before it."""
 
-_LINE_BEGIN = re.compile("(?=\n)")
 _SPECIAL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
 
 
@@ -34,8 +33,10 @@ class ChatVocabulary:
         self.vocab = llama_cpp.llama_model_get_vocab(model)
         self.size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
         self._pieces: dict[int, bytes | None] = {}
-        self._tokens_of = lru_cache(maxsize=512)(self.tokenize)  # most lines are the same from answer to answer
+        self._tokens_of = lru_cache(maxsize=512)(self._tokenize_line)  # most lines are the same from answer to answer
+        self._tokens_of_item = lru_cache(maxsize=1024)(self.tokenize)  # of the others, most of what they list is
         self._lines_stand_alone = self._splits_at_lines()
+        self._before_comma = self._find_before_comma()
         self._frames: dict[tuple[str, ...], list[str]] = {}  # a few: templates know few roles, chats here are short
         bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
         self._start: list[int] = [bos] if llama_cpp.llama_vocab_get_add_bos(self.vocab) else []
@@ -95,7 +96,24 @@ class ChatVocabulary:
         """As `tokenize`, of lines that are known already where the vocabulary lets them stand alone."""
         if not self._lines_stand_alone:
             return self._tokens_of(text)
-        return [token for line in _LINE_BEGIN.split(text) for token in self._tokens_of(line)]
+        first, *lines = text.split("\n")
+        tokens = list(self._tokens_of(first))
+        for line in lines:
+            tokens += self._tokens_of(f"\n{line}")
+        return tokens
+
+    def _tokenize_line(self, line: str) -> list[int]:
+        """As `tokenize`, item by item where the vocabulary lets them stand alone, each with the comma before it."""
+        if not self._lines_stand_alone:
+            return self.tokenize(line)
+        first, *others = line.split(",")
+        items = [first]
+        for item in others:
+            if items[-1].endswith(self._before_comma):
+                items[-1] += f",{item}"
+            else:
+                items.append(f",{item}")
+        return [token for item in items for token in self._tokens_of_item(item)]
 
     def _splits_at_lines(self) -> bool:
         """Whether a text's tokens are those of its lines, each with the line break before it.
@@ -112,6 +130,14 @@ class ChatVocabulary:
             b"\n" in self._bytes(token)[1:] or llama_cpp.llama_vocab_get_attr(self.vocab, token) & strips
             for token in range(self.size)
         )
+
+    def _find_before_comma(self) -> tuple[str, ...]:
+        """What stands before a comma in the pieces that have one inside: behind anything else nothing is joined with
+        a comma, as with line breaks."""
+        if not self._lines_stand_alone:
+            return ()
+        texts = map(self._text, range(self.size))
+        return tuple({text[:at] for text in texts for at in range(1, len(text)) if text[at] == ","})
 
     def tokenize_after(self, head: str, text: str) -> list[int]:
         """Tokens of a text as they are behind one of `HEADS`; some tokenizers put a space before a text alone."""

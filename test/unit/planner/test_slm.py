@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import random
 import threading
 import time
 import tracemalloc
@@ -163,6 +164,23 @@ def test_tokens_are_those_of_training(tiny_slm: Slm, tiny_model: Any) -> None:
     expected += [sp.piece_to_id("<|assistant|>"), *sp.encode("\n")]
     assert tiny_slm.tokenize_chat(chat(user, system)) == expected
     assert sp.piece_to_id("\nTask:▁find▁the▁") in expected  # a symbol across the border
+
+
+def test_what_is_listed_has_the_tokens_that_it_has_in_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where pieces go on beyond a comma, or begin with the space behind it."""
+    import fixtures.tiny_gguf as maker
+
+    pieces = [", ", " (closed), ", "mug, ", "a, b, c", "a,", "\nnear, ", " fridge"]
+    monkeypatch.setattr(maker, "USER_DEFINED", [*maker.USER_DEFINED, *pieces])
+    sp = write_tiny_gguf(tmp_path / "lists.gguf")
+    draw = random.Random(0)
+    words = [*pieces, ",", " ", "mug", "fridge", "a", "b", "c", "é", ":", "\n", "cabinet-2 (closed), cabinet-3"]
+    lines = ["".join(draw.choices(words, k=draw.randrange(1, 12))) for _ in range(500)]
+    with Slm(tmp_path / "lists.gguf", n_threads=1) as slm:
+        assert slm._chat._lines_stand_alone
+        for line in lines:
+            assert slm._chat._tokenize_plain(line) == slm._chat.tokenize(line)
+    assert all(sp.piece_to_id(piece.replace(" ", "▁")) != sp.unk_id() for piece in pieces)
 
 
 def test_nor_do_pieces_that_go_on_beyond_a_line_change_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
