@@ -14,7 +14,7 @@ import llama_cpp
 import torch
 
 from smallplan_planner.actions import ActionKind
-from smallplan_planner.prompt import ObjectView, PromptView, RoomView
+from smallplan_planner.prompt import PROMPT_VERSION, ObjectView, PromptView, RoomView
 from smallplan_training import export
 from smallplan_training.errors import UserError
 from smallplan_training.export_source import chat_of
@@ -45,7 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_llama_cpp_computes_what_transformers_computes(converter: Path, checkpoint: Path, tmp_path: Path) -> None:
     whole = tmp_path / "whole.gguf"
-    keys = {"general.name": "Tiny", "general.license": "apache-2.0", "smallplan.prompt_version": "2"}
+    keys = {"general.name": "Tiny", "general.license": "apache-2.0", "smallplan.prompt_version": PROMPT_VERSION}
     export.convert(checkpoint, whole, keys)
     kitchen = RoomView("kitchen", (ObjectView("fridge", "closed"), ObjectView("zorblick")), unexplored=True)
     view = PromptView("blue mug-2", "normal", (ActionKind.DONE,), (kitchen,), robot_room="kitchen")
