@@ -17,6 +17,7 @@ import importlib.util
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,27 @@ class ValueHead(nn.Module):
         return self.linear(hidden.detach().float()).squeeze(-1)
 
 
+@dataclass
+class _Places:
+    """Where logits are wanted, and the hidden states that were on their way to the output layer."""
+
+    rows: Tensor  # (N,)
+    positions: Tensor  # (N,)
+    hidden: Tensor | None = None  # (B, T, D)
+
+
+_PLACES: ContextVar[_Places | None] = ContextVar("places", default=None)  # of a thread: several share the model
+
+
+def _pick(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """In front of an output layer: only the places that are wanted, where somebody said which."""
+    places = _PLACES.get()
+    if places is None:
+        return inputs
+    places.hidden = inputs[0]
+    return (inputs[0][places.rows, places.positions].unsqueeze(0), *inputs[1:])
+
+
 class LanguageModel(nn.Module):
     """A causal LM with adapters, its chat, and a value head. Made by `load_language_model`."""
 
@@ -108,6 +130,7 @@ class LanguageModel(nn.Module):
         self.vocab_size = int(embeddings.shape[0])
         self.width = int(model.get_base_model().get_output_embeddings().in_features)
         self.value_head = ValueHead(self.width).to(embeddings.device)
+        model.get_base_model().get_output_embeddings().register_forward_pre_hook(_pick)
 
     @property
     def device(self) -> torch.device:
@@ -132,18 +155,14 @@ class LanguageModel(nn.Module):
         The places are picked in front of the output layer, whatever the model does around it. There is no attention
         mask: padding stands behind everything that attends, so causality hides it, and the fast kernels apply.
         """
-        seen: list[Tensor] = []
-
-        def pick(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            seen.append(inputs[0])
-            return (inputs[0][rows, positions].unsqueeze(0), *inputs[1:])
-
-        hook = self.model.get_base_model().get_output_embeddings().register_forward_pre_hook(pick)
+        places = _Places(rows, positions)
+        token = _PLACES.set(places)
         try:
             output = self.model(input_ids=ids, use_cache=False)
         finally:
-            hook.remove()
-        return output.logits.squeeze(0), seen[0]
+            _PLACES.reset(token)
+        assert places.hidden is not None
+        return output.logits.squeeze(0), places.hidden
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:

@@ -99,7 +99,12 @@ class Batch:
     marks: Tensor  # (B, T) uint8
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, name).to(device) for name in ("ids", "scored", "targets", "weights", "marks")))
+        return Batch(*(getattr(self, name).to(device) for name in Batch.__annotations__))
+
+    def split(self, count: int) -> list[Batch]:
+        """The same samples in at most `count` batches, of as many samples each as it can be."""
+        columns = [getattr(self, name).tensor_split(min(count, self.samples)) for name in Batch.__annotations__]
+        return [Batch(*parts) for parts in zip(*columns, strict=True)]
 
     @property
     def samples(self) -> int:

@@ -80,13 +80,18 @@ def _measure(run: Run, trajectories: Sequence[Trajectory], turns: Sequence[Turn]
 def _reference(run: Run, data: SampleSet) -> list[Tensor]:
     """Log-probabilities (A_i,) of each answer under the reference model."""
     made: list[Tensor] = [torch.empty(0)] * len(data)
+    parts = _parts(run, plan_epoch(data.lengths, run.config.ppo.minibatch_tokens, 0, 0))
+
+    def score(part: Sequence[int]) -> tuple[Tensor, Tensor]:
+        batch = run.batch(data, part)
+        with torch.no_grad():  # a thread's own
+            return _score(run, batch, entropy=False).logprobs.float().cpu(), (batch.weights > 0).sum(1).cpu()
+
     run.lm.eval()
     with run.lm.reference():
-        for indices in plan_epoch(data.lengths, run.config.ppo.minibatch_tokens, 0, 0):
-            batch = run.batch(data, indices)
-            logprobs = _score(run, batch, entropy=False).logprobs.float().cpu()
-            for row, index in enumerate(indices):
-                made[index] = logprobs[row, : int(batch.weights[row].sum())]
+        for part, (logprobs, lengths) in zip(parts, run.cores.map(score, parts), strict=True):
+            for row, index in enumerate(part):
+                made[index] = logprobs[row, : int(lengths[row])]
     return made
 
 
@@ -95,15 +100,20 @@ def _accumulate(run: Run, rollout: _Rollout, parts: Sequence[Sequence[int]]) -> 
     lengths = rollout.data.lengths - rollout.data.prompts
     own = torch.tensor([sum(int(lengths[i]) for part in parts for i in part), sum(len(part) for part in parts)])
     tokens, turns = (int(value) for value in total(run.accelerator, own.to(run.device)))
-    stats = []
-    for part in parts:
+
+    def loss(part: Sequence[int]) -> tuple[Tensor, tuple[int, PpoStats]]:
         batch = run.batch(rollout.data, part)
         known = _turn_batch(rollout, batch, part).to(run.device)
         answer = _score(run, batch)
-        loss, figures = ppo_loss(run.config.ppo, known, answer.logprobs, answer.values, answer.entropy, tokens, turns)
-        loss.backward()
-        stats.append((known.tokens, figures))
-    return stats
+        value, figures = ppo_loss(run.config.ppo, known, answer.logprobs, answer.values, answer.entropy, tokens, turns)
+        return value, (known.tokens, figures)
+
+    return list(run.cores.differentiate(loss, _parts(run, parts)))
+
+
+def _parts(run: Run, plan: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """Each batch's indices, shared out over the cores."""
+    return [part.tolist() for batch in plan for part in np.array_split(batch, min(run.cores.count, len(batch)))]
 
 
 def _nothing(run: Run) -> list[tuple[int, PpoStats]]:

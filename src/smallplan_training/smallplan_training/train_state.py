@@ -27,6 +27,7 @@ from smallplan_training.checkpoint import load_checkpoint, save_checkpoint
 from smallplan_training.errors import UserError
 from smallplan_training.token_batches import Batch, SampleSet, make_batch
 from smallplan_training.train_config import TrainConfig, build, differences, plain
+from smallplan_training.train_cores import Cores
 from smallplan_training.train_log import TrainLog
 from smallplan_training.train_optim import Stepper, largest
 
@@ -93,6 +94,7 @@ class Run:
             "value": Stepper(list(self.lm.value_head.parameters()), config.value_steps, accelerator),
             "distill": Stepper(adapters, config.distill.steps, accelerator),
         }
+        self.cores = Cores(self.lm, self.device)
         self.progress = Progress()
         self.resumed = False  # it goes on where a checkpoint stood
         _seed_everything(config.seed + self.rank)
@@ -109,8 +111,8 @@ class Run:
         return random.Random(f"{self.config.seed}/{self.rank}/{numbers}").getrandbits(31)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """bfloat16 where the configuration wants it."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bf16)
+        """bfloat16 where the configuration wants it. torch's cache of cast weights is one for all threads: not used."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bf16, cache_enabled=False)
 
     def batch(self, data: SampleSet, indices: Sequence[int]) -> Batch:
         """Some samples, on the model's device."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from smallplan_training.sft import SftStats, answer_tokens, sft_loss
@@ -77,12 +78,13 @@ def supervise(run: Run, batches: Sequence[Batch], stepper: Stepper, progress: fl
     run.lm.train()
     own = torch.tensor(sum(answer_tokens(batch) for batch in batches), device=run.device)
     tokens = int(total(run.accelerator, own))
-    stats: list[SftStats] = []
-    for batch in batches:
+    parts = [part for batch in batches for part in batch.split(run.cores.count)]
+
+    def loss(part: Batch) -> tuple[Tensor, SftStats]:
         with run.autocast():
-            loss, of_batch = sft_loss(run.lm, batch.to(run.device), tokens)
-        loss.backward()
-        stats.append(of_batch)
+            return sft_loss(run.lm, part.to(run.device), tokens)
+
+    stats = list(run.cores.differentiate(loss, parts))
     rate = stepper.learning_rate(progress)
     norm = stepper.step(progress)
     count = max(1, sum(item.tokens for item in stats))

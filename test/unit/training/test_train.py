@@ -175,10 +175,10 @@ def test_validation_is_logged_and_changes_nothing(
     assert_same(weights(tmp_path / "without"), weights(tmp_path / "with"))
 
 
-def killed_after(config: Path, folder: Path, lines: int) -> None:
+def killed_after(config: Path, folder: Path, lines: int, threads: int) -> None:
     """Run the command in a process of its own and kill it when the log has so many lines."""
     path = folder / "log.jsonl"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": str(threads)}
     command = ["-m", "smallplan_training.cli", "train", "--config", str(config), "--folder", str(folder), "--cpu"]
     process = subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True)
     while process.poll() is None:
@@ -190,17 +190,21 @@ def killed_after(config: Path, folder: Path, lines: int) -> None:
     process.stderr.close()
 
 
-def test_a_run_that_is_killed_in_either_stage_ends_in_the_same_weights(config: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dropout", "threads"), [(0.1, 1), (0.0, 2)])  # random numbers, shared batches
+def test_a_run_that_is_killed_in_either_stage_ends_in_the_same_weights(
+    config: Path, tmp_path: Path, dropout: float, threads: int
+) -> None:
+    torch.set_num_threads(threads)
     data = yaml.safe_load(config.read_text(encoding="utf-8"))
-    data["lora"] = {"rank": 2, "dropout": 0.1}  # so that the random state matters
+    data["lora"] = {"rank": 2, "dropout": dropout}
     data["rollouts"] |= {"iterations": 3}
     config.write_text(yaml.safe_dump(data), encoding="utf-8")
     assert train(config, tmp_path / "whole") == 0
     steps = len(log(tmp_path / "whole", "few_shot"))
     assert steps >= 3
-    killed_after(config, tmp_path / "parts", 2)
+    killed_after(config, tmp_path / "parts", 2, threads)
     assert 2 <= len(log(tmp_path / "parts")) < steps + 3
-    killed_after(config, tmp_path / "parts", steps + 2)
+    killed_after(config, tmp_path / "parts", steps + 2, threads)
     assert train(config, tmp_path / "parts") == 0
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     places = [[(line["stage"], line["step"]) for line in log(tmp_path / name)] for name in ("whole", "parts")]
