@@ -35,8 +35,11 @@ class ChatVocabulary:
         self._pieces: dict[int, bytes | None] = {}
         self._tokens_of = lru_cache(maxsize=512)(self._tokenize_line)  # most lines are the same from answer to answer
         self._tokens_of_item = lru_cache(maxsize=1024)(self.tokenize)  # of the others, most of what they list is
-        self._lines_stand_alone = self._splits_at_lines()
-        self._before_comma = self._find_before_comma()
+        pieces = [self._bytes(token) for token in range(self.size)] if self._only_joins_pieces() else []
+        # Nothing is joined with a line break behind it where no piece has one inside, and with a comma only behind
+        # what stands before one in a piece.
+        self._lines_stand_alone = bool(pieces) and not any(b"\n" in piece[1:] for piece in pieces)
+        self._before_comma = _fronts(pieces, ",")
         self._frames: dict[tuple[str, ...], list[str]] = {}  # a few: templates know few roles, chats here are short
         bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
         self._start: list[int] = [bos] if llama_cpp.llama_vocab_get_add_bos(self.vocab) else []
@@ -115,29 +118,17 @@ class ChatVocabulary:
                 items.append(f",{item}")
         return [token for item in items for token in self._tokens_of_item(item)]
 
-    def _splits_at_lines(self) -> bool:
-        """Whether a text's tokens are those of its lines, each with the line break before it.
+    def _only_joins_pieces(self) -> bool:
+        """Whether the tokenizer only joins what makes a piece of its vocabulary, as SentencePiece's do.
 
-        A SentencePiece tokenizer only joins what makes a piece of its vocabulary, so nothing is joined with a line
-        break behind it where no piece has one inside. Others split a text by rules of their own first.
+        Others split a text by rules of their own first.
         """
         if llama_cpp.llama_vocab_type(self.vocab) != llama_cpp.LLAMA_VOCAB_TYPE_SPM:
             return False
         if self.tokenize("a\na") != self.tokenize("a") + self.tokenize("\na"):  # it puts a space before a text
             return False
         strips = llama_cpp.LLAMA_TOKEN_ATTR_LSTRIP | llama_cpp.LLAMA_TOKEN_ATTR_RSTRIP  # white space, line breaks too
-        return not any(
-            b"\n" in self._bytes(token)[1:] or llama_cpp.llama_vocab_get_attr(self.vocab, token) & strips
-            for token in range(self.size)
-        )
-
-    def _find_before_comma(self) -> tuple[str, ...]:
-        """What stands before a comma in the pieces that have one inside: behind anything else nothing is joined with
-        a comma, as with line breaks."""
-        if not self._lines_stand_alone:
-            return ()
-        texts = map(self._text, range(self.size))
-        return tuple({text[:at] for text in texts for at in range(1, len(text)) if text[at] == ","})
+        return not any(llama_cpp.llama_vocab_get_attr(self.vocab, token) & strips for token in range(self.size))
 
     def tokenize_after(self, head: str, text: str) -> list[int]:
         """Tokens of a text as they are behind one of `HEADS`; some tokenizers put a space before a text alone."""
@@ -233,6 +224,12 @@ class ChatVocabulary:
 
     def _text(self, token: int) -> str:
         return self._bytes(token).decode("utf-8", "replace") if token >= 0 else ""
+
+
+def _fronts(pieces: Sequence[bytes], separator: str) -> tuple[str, ...]:
+    """What stands before a separator that is inside a piece."""
+    texts = [piece.decode("utf-8", "replace") for piece in pieces if separator.encode() in piece[1:]]
+    return tuple({text[:at] for text in texts for at in range(1, len(text)) if text[at] == separator})
 
 
 def _refuse_chat(message: str) -> None:

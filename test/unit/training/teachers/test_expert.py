@@ -275,6 +275,18 @@ def test_what_is_closed_comes_before_a_look_where_the_target_is_not_kept() -> No
     assert TEACHER.answer(replace(view, containers=())).command == "navigate(bedroom, bed)"
 
 
+def test_what_is_poor_and_near_comes_last_in_saver_but_is_not_given_up() -> None:
+    rooms = (RoomView("bathroom"), RoomView("room-1", (ObjectView("desk"),)))
+    space, desk = Option("bathroom", "near"), Option("room-1", "far", "desk")
+    view = replace(house("mug"), rooms=rooms, containers=(), spaces=(space,), surfaces=(desk,), mode="saver")
+    both = TEACHER.answer(view)
+    assert "desk in room-1, far, weak; space in bathroom, near, poor." in both.analysis
+    assert both.command == "navigate(room-1, desk)"
+    looked_at, explored = (rated[0] for rated in TEACHER.rate(view)[1:3])
+    assert explored.worth[1] > looked_at.worth[1]  # by its way alone it would come first
+    assert TEACHER.answer(replace(view, surfaces=())).command == "explore(bathroom)"
+
+
 def test_saver_takes_the_nearer_of_two_where_normal_takes_the_better() -> None:
     view = replace(
         house("vacuum cleaner"),
