@@ -4,7 +4,8 @@ Both are stage 2 of `train.py` itself, from the same base, on the same tasks, wi
 searched for, reinforced (one pass of PPO) and distilled (one of SFT), as in the paper's Algorithm 1. The serial loop
 has batches of one, runs one environment, and generates without a KV cache, with the adapters beside the weights as in
 training; the batched one has the settings of the configuration. They run one after the other on the
-same machine, and the first iteration of each does not count: code is compiled and caches are filled then.
+same machine, and the first iteration of each does not count: code is compiled and caches are filled then. A throughput
+is all samples over all seconds: one search's own rate depends on how long it is.
 
     smallplan bench --training --json build/bench-training.json
 """
@@ -15,13 +16,14 @@ import argparse
 import json
 import logging
 import os
-import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -52,6 +54,7 @@ _COMMON: Mapping[str, Any] = {
     "ppo.target_kl": 0.0,  # no pass is left out in either
     "teacher.name": "expert",
 }
+_ALL = "samples_per_s"
 _PARTS = {"rollout": "rollout_s", "ppo": "ppo_s", "sft": "sft_s"}
 
 
@@ -61,8 +64,8 @@ class TrainingBench:
 
     base: Path
     config: Path
-    batched: tuple[int, int] = (2, 64)  # iterations, searches in each
-    serial: tuple[int, int] = (4, 1)
+    batched: tuple[int, int] = (1, 128)  # iterations, searches in each
+    serial: tuple[int, int] = (16, 1)
     workers: int = 1  # processes that search, batched
     device: str = "auto"  # auto: the GPU if there is one; cpu
     seed: int = 0
@@ -78,17 +81,16 @@ def run_training_bench(bench: TrainingBench, folder: Path) -> dict[str, Any]:
     """Measure in `folder`, which takes the runs; returns the figures. Raises `UserError`."""
     batched = _measure(bench, folder / "batched", {}, *bench.batched)
     serial = _measure(bench, folder / "serial", SERIAL, *bench.serial)
-    speedup = statistics.median(batched["samples_per_s"]) / statistics.median(serial["samples_per_s"])
-    parts = {name: _spread(batched[name])["median"] / _spread(serial[name])["median"] for name in _PARTS}
+    times = {name: round(batched[name]["overall"] / serial[name]["overall"], 2) for name in (_ALL, *_PARTS)}
     return {
-        "training_speedup": round(speedup, 2),
+        "training_speedup": times.pop(_ALL),
         "training_speedup_range": [
-            round(min(batched["samples_per_s"]) / max(serial["samples_per_s"]), 2),
-            round(max(batched["samples_per_s"]) / min(serial["samples_per_s"]), 2),
+            round(batched[_ALL]["min"] / serial[_ALL]["max"], 2),
+            round(batched[_ALL]["max"] / serial[_ALL]["min"], 2),
         ],
-        "training_speedup_parts": {name: round(value, 2) for name, value in parts.items()},
-        "batched": {name: _spread(values) for name, values in batched.items()},
-        "serial": {name: _spread(values) for name, values in serial.items()},
+        "training_speedup_parts": times,
+        "batched": batched,
+        "serial": serial,
         "settings": {
             "base": bench.base.name,
             "device": _device_name(bench.device),
@@ -101,8 +103,8 @@ def run_training_bench(bench: TrainingBench, folder: Path) -> dict[str, Any]:
 
 def _measure(
     bench: TrainingBench, folder: Path, settings: Mapping[str, Any], iterations: int, searches: int
-) -> dict[str, list[float]]:
-    """Samples per second of each iteration that counts: of all, and of each part."""
+) -> dict[str, dict[str, Any]]:
+    """The throughput of the iterations that count."""
     from accelerate import Accelerator
 
     from smallplan_training.base_model import hide_progress
@@ -131,31 +133,27 @@ def _measure(
     finally:
         run.log.close()
     lines = [json.loads(line) for line in run.log.path.read_text(encoding="utf-8").splitlines()]
-    return samples_per_second([line for line in lines if line["stage"] == REINFORCE][1:])
+    return throughput([line for line in lines if line["stage"] == REINFORCE][1:])
 
 
-def samples_per_second(lines: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    """Of each iteration's line in the log: samples per second, whole (`samples_per_s`) and by part.
+def throughput(lines: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    """Samples per second by iterations' lines in the log, of the whole (`samples_per_s`) and of each part.
 
-    Raises `UserError` when an iteration had no samples.
+    `overall` is all samples over all seconds; `all` has each iteration's own. Raises `UserError` when an iteration had
+    no samples.
     """
-    counts = [round(line["turns"] * line["episodes"]) for line in lines]
-    if not all(counts):
+    samples = np.array([round(line["turns"] * line["episodes"]) for line in lines])
+    if not samples.all():
         raise UserError("a search ended before the model was asked; give more searches (--searches) or another --seed")
-    whole = [sum(line[key] for key in _PARTS.values()) for line in lines]
-    made = {"samples_per_s": [count / seconds for count, seconds in zip(counts, whole, strict=True)]}
-    for name, key in _PARTS.items():
-        made[name] = [count / max(line[key], 1e-9) for count, line in zip(counts, lines, strict=True)]
-    return made
+    seconds = {name: np.array([max(line[key], 1e-9) for line in lines]) for name, key in _PARTS.items()}
+    seconds[_ALL] = sum(seconds.values(), np.zeros(len(lines)))
+    return {name: _rates(samples, seconds[name]) for name in (_ALL, *_PARTS)}
 
 
-def _spread(values: Sequence[float]) -> dict[str, Any]:
-    return {
-        "median": round(statistics.median(values), 3),
-        "min": round(min(values), 3),
-        "max": round(max(values), 3),
-        "all": [round(value, 3) for value in values],
-    }
+def _rates(samples: NDArray[np.int_], seconds: NDArray[np.float64]) -> dict[str, Any]:
+    each = (samples / seconds).round(3).tolist()
+    overall = round(float(samples.sum() / seconds.sum()), 3)
+    return {"overall": overall, "min": min(each), "max": max(each), "all": each}
 
 
 def base_of_gguf(model: Path, folder: Path) -> Path:
@@ -258,11 +256,11 @@ def _print(report: Mapping[str, Any], console: Console) -> None:
     table = Table(title=f"training: {report['training_speedup']} times the serial loop ({low} to {high})")
     for head in ("samples/s", "batched", "serial", "times"):
         table.add_column(head)
-    times = {"samples_per_s": report["training_speedup"], **report["training_speedup_parts"]}
+    times = {_ALL: report["training_speedup"], **report["training_speedup_parts"]}
     for name, factor in times.items():
         cells = [
-            f"{part['median']} ({part['min']} to {part['max']})"
+            f"{part['overall']} ({part['min']} to {part['max']})"
             for part in (report["batched"][name], report["serial"][name])
         ]
-        table.add_row("all" if name == "samples_per_s" else name, *cells, str(factor))
+        table.add_row("all" if name == _ALL else name, *cells, str(factor))
     console.print(table)
