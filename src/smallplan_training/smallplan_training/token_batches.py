@@ -7,7 +7,7 @@ B samples, T positions, A answer positions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -99,11 +99,12 @@ class Batch:
     marks: Tensor  # (B, T) uint8
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, name).to(device) for name in Batch.__annotations__))
+        return Batch(*(getattr(self, column.name).to(device) for column in fields(self)))
 
     def split(self, count: int) -> list[Batch]:
         """The same samples in at most `count` batches, of as many samples each as it can be."""
-        columns = [getattr(self, name).tensor_split(min(count, self.samples)) for name in Batch.__annotations__]
+        count = min(count, self.samples)
+        columns = [getattr(self, column.name).tensor_split(count) for column in fields(self)]
         return [Batch(*parts) for parts in zip(*columns, strict=True)]
 
     @property
