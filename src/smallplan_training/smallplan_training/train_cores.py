@@ -1,8 +1,8 @@
 """A step's forward and backward passes, shared out over the cores of a CPU.
 
 Each core takes a part of every batch, in a thread of its own with no more threads inside. They meet once a step, which
-is faster than sharing every operation. Batches stay whole on a GPU, where torch has one thread, and in a model with
-dropout, whose random numbers are drawn in turn.
+is faster than sharing every operation, and much faster where the cores are not free. Batches stay whole on a GPU, where
+torch has one thread, and in a model with dropout, whose random numbers are drawn in turn.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ _Made = TypeVar("_Made")
 
 
 class Cores:
-    """Threads that take parts of a batch; as many as torch would use for an operation."""
+    """Threads that take parts of a batch."""
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
-        """For the gradients of what is trainable in `model`, which is on `device`."""
+    def __init__(self, model: nn.Module, device: torch.device, count: int = 0) -> None:
+        """For the gradients of what is trainable in `model`, which is on `device`.
+
+        `count` threads; 0: as many as torch would use for an operation.
+        """
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         whole = device.type != "cpu" or any(_draws(module) for module in model.modules())
-        self.count = 1 if whole else torch.get_num_threads()
+        self.count = 1 if whole else count or torch.get_num_threads()
         self._pool = (
             ThreadPoolExecutor(self.count, "smallplan-core", initializer=torch.set_num_threads, initargs=(1,))
             if self.count > 1

@@ -80,18 +80,18 @@ def _measure(run: Run, trajectories: Sequence[Trajectory], turns: Sequence[Turn]
 def _reference(run: Run, data: SampleSet) -> list[Tensor]:
     """Log-probabilities (A_i,) of each answer under the reference model."""
     made: list[Tensor] = [torch.empty(0)] * len(data)
+    answers = data.lengths - data.prompts
     parts = _parts(run, plan_epoch(data.lengths, run.config.ppo.minibatch_tokens, 0, 0))
 
-    def score(part: Sequence[int]) -> tuple[Tensor, Tensor]:
-        batch = run.batch(data, part)
+    def score(part: Sequence[int]) -> Tensor:
         with torch.no_grad():  # a thread's own
-            return _score(run, batch, entropy=False).logprobs.float().cpu(), (batch.weights > 0).sum(1).cpu()
+            return _score(run, run.batch(data, part), entropy=False).logprobs.float().cpu()
 
     run.lm.eval()
     with run.lm.reference():
-        for part, (logprobs, lengths) in zip(parts, run.cores.map(score, parts), strict=True):
+        for part, logprobs in zip(parts, run.cores.map(score, parts), strict=True):
             for row, index in enumerate(part):
-                made[index] = logprobs[row, : int(lengths[row])]
+                made[index] = logprobs[row, : answers[index]]
     return made
 
 

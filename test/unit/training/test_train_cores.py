@@ -63,7 +63,7 @@ def test_parts_on_cores_give_the_gradient_of_the_batch_and_the_same_bits_each_ti
 @pytest.mark.usefixtures("three_threads")
 def test_parts_are_worked_on_at_once_each_with_one_thread() -> None:
     cores = Cores(nn.Module(), CPU)
-    assert cores.count == 3
+    assert cores.count == 3 and Cores(nn.Module(), CPU, count=5).count == 5
     together = threading.Barrier(3, timeout=60)
 
     def work(part: int) -> tuple[int, int]:

@@ -4,8 +4,7 @@ A run lives in a folder: `checkpoint/` (weights, optimiser, position in the data
 line a logged step) and, when it has ended, nothing more: what becomes of the weights is the caller's business.
 A run that is started again in its folder goes on where its checkpoint stands, on a CPU to the same bits.
 
-On a CPU a step is shared by workers: each has a part of the batch, its own thread and no more threads inside.
-They meet once a step, which is faster than sharing every operation, and much faster where the cores are not free.
+On a CPU a step is shared by workers, each with a part of the batch (`train_cores.py`).
 """
 
 from __future__ import annotations
@@ -14,14 +13,13 @@ import json
 import logging
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
@@ -29,6 +27,7 @@ from smallplan_training.checkpoint import load_checkpoint, save_checkpoint
 from smallplan_training.nano.mark_reader import MarkReader
 from smallplan_training.nano.model import NanoModel
 from smallplan_training.token_batches import Batch, BatchStream, SampleSet, make_batch, plan_epoch
+from smallplan_training.train_cores import Cores
 
 logger = logging.getLogger(__name__)
 
@@ -94,14 +93,15 @@ class Trainer:
         self.device = choose_device(config.device)
         self.model = model.to(self.device)
         self._held_out, self._pad_id, self._command_id = held_out, pad_id, command_id
-        self._workers = 1 if self.device.type != "cpu" else config.workers or len(os.sched_getaffinity(0))
-        share = config.batch_tokens // self._workers
-        self.stream = BatchStream(data, share, config.seed, pad_id, config.prompt_weight)
         if not -len(model.blocks) <= config.mark_layer < len(model.blocks):
             raise ValueError(f"mark_layer is {config.mark_layer}, and the model has {len(model.blocks)} layers")
         self._mark_layer = config.mark_layer % len(model.blocks)
         self.reader = MarkReader(model.config.width).to(self.device)
         self._parameters = [*model.parameters(), *self.reader.parameters()]
+        trained = nn.ModuleList([model, self.reader])
+        self._cores = Cores(trained, self.device, config.workers or len(os.sched_getaffinity(0)))
+        share = config.batch_tokens // self._cores.count
+        self.stream = BatchStream(data, share, config.seed, pad_id, config.prompt_weight)
         matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name]
         others = [p for name, p in model.named_parameters() if p.dim() != 2 or "embedding" in name]
         others += self.reader.parameters()
@@ -139,27 +139,25 @@ class Trainer:
         """Train to the end of the run (or, for tests, until a step), with checkpoints."""
         bar = tqdm(total=1000, initial=int(1000 * self.progress), desc=self.folder.name, unit="‰", dynamic_ncols=True)
         threads = torch.get_num_threads()
-        if self._workers > 1:
+        if self._cores.count > 1:
             torch.set_num_threads(1)
-        pool = ThreadPoolExecutor(self._workers, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),))
         try:
-            self._run(until_step, bar, pool)
+            self._run(until_step, bar)
         finally:
-            pool.shutdown()
             torch.set_num_threads(threads)
             bar.close()
         if len(self._held_out):
             self._log(**self.validate())
         self.save()
 
-    def _run(self, until_step: int | None, bar: tqdm, pool: ThreadPoolExecutor) -> None:
+    def _run(self, until_step: int | None, bar: tqdm) -> None:
         last_checkpoint = time.monotonic()
         window: list[tuple[float, float]] = []
         tokens, window_begin = 0, time.monotonic()
         while self.progress < 1.0 and (until_step is None or self.step < until_step):
             begin = time.monotonic()
-            batches = [next(self.stream).to(self.device) for _ in range(self._workers)]
-            loss, mark_loss, norm = self._update(batches, pool)
+            batches = [next(self.stream).to(self.device) for _ in range(self._cores.count)]
+            loss, mark_loss, norm = self._update(batches)
             self.seconds += time.monotonic() - begin
             window.append((loss, mark_loss))
             tokens += sum(batch.ids.numel() for batch in batches)
@@ -238,35 +236,31 @@ class Trainer:
             torch.cuda.set_rng_state(state["random"]["cuda"])
         logger.info("%s: resumed at step %d", self.folder, self.step)
 
-    def _update(self, batches: list[Batch], pool: ThreadPoolExecutor) -> tuple[float, float, float]:
+    def _update(self, batches: list[Batch]) -> tuple[float, float, float]:
         """One optimiser step on the batches of all workers: (mean loss of a token, of a mark, norm of the gradient)."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate()
         tokens = sum(batch.weights.sum() for batch in batches)
         marks = sum(self.reader.weigh(batch.marks) for batch in batches).clamp(min=1e-6)
-        results = list(pool.map(lambda batch: self._differentiate(batch, tokens, marks), batches))
-        for index, parameter in enumerate(self._parameters):
-            parameter.grad = results[0][2][index]
-            for *_, gradients in results[1:]:  # always in the same order: the same bits
-                parameter.grad.add_(gradients[index])
+        losses = list(self._cores.differentiate(lambda batch: self._losses(batch, tokens, marks), batches))
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip)
         for optimizer in self.optimizers:
             optimizer.step()
+            optimizer.zero_grad()
         self.step += 1
         self.samples += sum(batch.samples for batch in batches)
-        return sum(float(loss) for loss, _, _ in results), sum(float(loss) for _, loss, _ in results), float(norm)
+        return sum(float(loss) for loss, _ in losses), sum(float(loss) for _, loss in losses), float(norm)
 
-    def _differentiate(self, batch: Batch, tokens: Tensor, marks: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """(loss of the answers, of the marks, gradients of both) of one worker's batch.
+    def _losses(self, batch: Batch, tokens: Tensor, marks: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """(what is learnt from, (loss of the answers, of the marks)) of one worker's batch.
 
         `tokens` and `marks` are the weights of those of all workers together.
         """
         logits, hidden = self._forward(batch)
         loss = _weighted_loss(logits, batch) / tokens
         mark_loss = self.reader.loss(hidden, batch.marks) / marks
-        gradients = torch.autograd.grad(loss + self.config.mark_weight * mark_loss, self._parameters)
-        return loss.detach(), mark_loss.detach(), gradients
+        return loss + self.config.mark_weight * mark_loss, (loss.detach(), mark_loss.detach())
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(logits of the scored positions, hidden states from which marks are read)."""
