@@ -2,22 +2,26 @@
 
 `PromptView` holds what the prompt shows, and nothing else, as names and words; `render` writes it out. The
 expert teacher reads the same view, so that what it answers follows from what the model can read.
-Parts that change least come first, so that their KV cache is reused from step to step. Where not all fits into a
-model's context, `prompt_budget.py` makes a view that leaves things out, and the lines concerned say how many.
+What happened is told as a log, in the order in which it happened: each action with its outcome, and behind it what was
+seen then for the first time or in another state. A log only grows, so its KV cache is reused from step to step; only
+what changes with every motion (where the robot is, what it can do and how far that is) stands behind it. Where not
+all fits into a model's context, `prompt_budget.py` makes a view that leaves things out, and says how many.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from smallplan_planner.actions import Action, ActionKind, ActionRules
-from smallplan_planner.names import NameBook, find_matches, matches_target, sanitise, without_counter
+from smallplan_planner.names import NameBook, find_matches, matches_target, normalise, sanitise, without_counter
 from smallplan_planner.priors import Priors
 from smallplan_planner.scene_graph import OpenState, SceneGraph, SceneObject, distance_key
+from smallplan_planner.synonyms import canonical
 
-PROMPT_VERSION = "3"
+PROMPT_VERSION = "4"
 """Changes whenever the text below does: a model is trained for one version."""
 
 DISTANCE_WORDS = ((3.0, "very close"), (10.0, "near"), (20.0, "far"), (math.inf, "distant"))
@@ -43,15 +47,25 @@ _MODE_LINES = {"normal": "find it", "saver": "travel little, give up rather than
 
 @dataclass(frozen=True)
 class ObjectView:
+    """A thing as it was seen last. `since` and `before` count the actions that had been answered by then."""
+
     name: str
     state: str = ""  # '' | 'opened' | 'closed'
+    since: int = 0  # when it was first seen in this state
+    before: tuple[tuple[int, str], ...] = ()  # (since, state) of the states before, oldest first
+
+    @property
+    def first_seen(self) -> int:
+        return self.before[0][0] if self.before else self.since
 
 
 @dataclass(frozen=True)
 class RoomView:
+    """A discovered room; what was seen in it stands in the order of first sight."""
+
     name: str
     objects: tuple[ObjectView, ...] = ()
-    unexplored: bool = False  # area within it is unexplored
+    since: int = 0  # answered actions when it was discovered
     left_out: int = 0  # objects that are not listed
 
 
@@ -70,6 +84,12 @@ class Option:
 class PastAction:
     command: str
     outcome: str
+    step: int = 0  # how many were answered before it
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was refused or came to nothing."""
+        return self.outcome.startswith(("invalid", "failed"))
 
 
 @dataclass(frozen=True)
@@ -85,7 +105,7 @@ class LeftOut:
     """How many entries of each list are not shown, because the prompt would not fit into the context with them."""
 
     rooms: int = 0
-    invalid: int = 0
+    history: int = 0
     spaces: int = 0
     doors: int = 0
     containers: int = 0
@@ -100,11 +120,10 @@ class PromptView:
     target: str
     mode: str
     kinds: tuple[ActionKind, ...]  # the actions that this robot has
-    rooms: tuple[RoomView, ...]  # the one that changed last stands last
+    rooms: tuple[RoomView, ...]  # in the order of their discovery
     robot_room: str = ""
     near: tuple[str, ...] = ()
-    history: tuple[PastAction, ...] = ()
-    invalid: tuple[PastAction, ...] = ()  # those older than `history`
+    history: tuple[PastAction, ...] = ()  # oldest first
     spaces: tuple[Option, ...] = ()
     doors: tuple[Option, ...] = ()
     containers: tuple[Option, ...] = ()
@@ -112,6 +131,17 @@ class PromptView:
     matches: tuple[tuple[str, str], ...] | None = ()  # (room, object), nearest first; None: not shown
     hints: tuple[Hint, ...] | None = ()  # None: not shown
     left_out: LeftOut = LeftOut()
+
+    @property
+    def remembered(self) -> tuple[PastAction, ...]:
+        """What a decision has to heed: the last actions, and those before them that failed."""
+        last = max(0, len(self.history) - LAST_ACTIONS)
+        return (*(past for past in self.history[:last] if past.failed), *self.history[last:])
+
+    def after(self, command: str, outcome: str) -> PromptView:
+        """The view after one action more, from which nothing came to light."""
+        step = self.history[-1].step + 1 if self.history else 0
+        return replace(self, history=(*self.history, PastAction(command, outcome, step)))
 
 
 @dataclass(frozen=True)
@@ -146,15 +176,18 @@ def build_view(
     mode: str = "normal",
     helps: Helps = Helps(),
     history: Sequence[PastAction] = (),
-    invalid: Sequence[PastAction] = (),
-    last_change: Mapping[str, int] | None = None,
+    discovered: Mapping[str, int] | None = None,
+    sights: Mapping[str, Sequence[tuple[int, OpenState]]] | None = None,
     surfaces: Sequence[SceneObject] = (),
 ) -> PromptView:
     """What the prompt shows of `graph` and of the actions that are open (`options`).
 
-    `last_change` (room id to step) orders the rooms; `surfaces` are those that the robot has not been near.
+    `discovered` (room id to number of actions answered before) and `sights` (object id to such numbers and the states
+    seen then, oldest first) say what the log tells when; what they lack was there from the start. `surfaces` are
+    those that the robot has not been near.
     """
-    age = last_change or {}
+    rooms_since = discovered or {}
+    seen = sights or {}
     kinds = [ActionKind.NAVIGATE, ActionKind.EXPLORE, ActionKind.DONE]
     kinds += [ActionKind.GO_TO_AND_OPEN] if rules.allow_open else []
     kinds += [ActionKind.CLOSE] if rules.allow_close else []
@@ -168,15 +201,14 @@ def build_view(
         rooms=tuple(
             RoomView(
                 names.name(room.id),
-                tuple(ObjectView(names.name(obj.id), _STATE_WORDS[obj.state]) for obj in graph.objects_in(room.id)),
-                any(not f.leads_out for f in graph.frontiers_of(room.id)),
+                _first_seen_first(_object_view(obj, names, seen.get(obj.id, ())) for obj in graph.objects_in(room.id)),
+                rooms_since.get(room.id, 0),
             )
-            for room in sorted(graph.rooms, key=lambda room: age.get(room.id, 0))
+            for room in sorted(graph.rooms, key=lambda room: rooms_since.get(room.id, 0))
         ),
         robot_room=names.name(graph.robot_room) if graph.robot_room else "",
         near=tuple(names.name(obj.id) for obj in near[:MAX_NEAR_OBJECTS]),
-        history=tuple(history[-LAST_ACTIONS:]),
-        invalid=tuple(invalid),
+        history=tuple(history),
         spaces=spaces,
         doors=doors,
         containers=containers,
@@ -200,6 +232,17 @@ def listed_matches(view: PromptView, target: str) -> tuple[tuple[str, str], ...]
     """(room, object) of what the prompt lists that is the target, whether it says so or not."""
     things = ((room.name, obj.name) for room in view.rooms for obj in room.objects)
     return tuple((room, name) for room, name in things if matches_target(without_counter(name), target))
+
+
+def _object_view(obj: SceneObject, names: NameBook, sights: Sequence[tuple[int, OpenState]]) -> ObjectView:
+    *before, (since, state) = sights or [(0, obj.state)]
+    return ObjectView(
+        names.name(obj.id), _STATE_WORDS[state], since, tuple((since, _STATE_WORDS[state]) for since, state in before)
+    )
+
+
+def _first_seen_first(objects: Iterable[ObjectView]) -> tuple[ObjectView, ...]:
+    return tuple(sorted(objects, key=lambda obj: obj.first_seen))
 
 
 def _list_options(
@@ -251,21 +294,19 @@ def _user(view: PromptView) -> str:
     if view.hints is not None:
         places = [f"{hint.room} ({', '.join(hint.furniture)})" for hint in view.hints]
         lines.append(f"Usual places: {'; '.join(places) if places else 'not known'}.")
-    lines.append("Rooms:")
-    lines += [_room_line(room) for room in view.rooms]
+    lines.append("Log:")
+    lines += [entry.text for entry in log_entries(view)]
     lines += _more(view.left_out.rooms, " rooms")
+    lines += _more(view.left_out.history, " actions")
     where = f"You are in {view.robot_room}" if view.robot_room else "You are in no known room"
     lines.append(where + (f", near {', '.join(view.near)}." if view.near else "."))
-    if view.invalid or view.left_out.invalid:
-        lines.append("Invalid before:")
-        lines += [f"{past.command}: {past.outcome}" for past in view.invalid]
-        lines += _more(view.left_out.invalid)
-    lines.append("Last actions:" if view.history else "Last actions: none")
-    lines += [f"{past.command}: {past.outcome}" for past in view.history]
+    empty = [room.name for room in view.rooms if not room.objects and not room.left_out]
+    lines += [f"Nothing seen in {', '.join(empty)}."] if empty else []
     lines += _option_lines(SPACES, view.spaces, view.left_out.spaces)
     lines += _option_lines(DOORS, view.doors, view.left_out.doors)
-    lines += _option_lines(CONTAINERS, view.containers, view.left_out.containers)
-    lines += _option_lines(SURFACES, view.surfaces, view.left_out.surfaces)
+    named, others = split_containers(view)
+    lines += _option_lines(CONTAINERS, named, view.left_out.containers, _other_lines(others))
+    lines += _option_lines(SURFACES, usual_kinds(view, view.surfaces), view.left_out.surfaces)
     lines.append("Use listed names only. Explore only rooms with unexplored space. Target listed: done().")
     task = f"Task: find the {view.target}."
     if view.matches is not None:
@@ -275,17 +316,83 @@ def _user(view: PromptView) -> str:
     return "\n".join(lines)
 
 
-def _room_line(room: RoomView) -> str:
-    objects = [obj.name + (f" ({obj.state})" if obj.state else "") for obj in room.objects] + _more(room.left_out)
-    return f"{room.name}: {', '.join(objects) or 'nothing seen'}{'; partly unexplored' if room.unexplored else ''}"
+@dataclass(frozen=True)
+class LogEntry:
+    """A line of the log: an action, or what was seen of a room behind one."""
+
+    text: str
+    room: RoomView | None = None  # None: an action
+    objects: tuple[ObjectView, ...] = ()  # of the room, in the text's order
 
 
-def _option_lines(head: str, options: Sequence[Option], left_out: int) -> list[str]:
+def log_entries(view: PromptView) -> Iterator[LogEntry]:
+    """The log: for each number of actions answered, what was seen then, room by room, and the action that followed."""
+    sights: dict[int, list[LogEntry]] = {}
+    for room in view.rooms:
+        left_out = _more(room.left_out)
+        for step, objects in sorted(_sights(room).items()):
+            things = [obj.name + (f" ({obj.state})" if obj.state else "") for obj in objects] + left_out
+            entry = LogEntry(f"{room.name}: {', '.join(things)}", room, tuple(objects))
+            sights.setdefault(step, []).append(entry)
+            left_out = []
+    for past in view.history:
+        for step in sorted(step for step in sights if step <= past.step):
+            yield from sights.pop(step)
+        yield LogEntry(f"{past.command}: {past.outcome}")
+    for step in sorted(sights):
+        yield from sights[step]
+
+
+def _sights(room: RoomView) -> dict[int, list[ObjectView]]:
+    """What was seen of a room, by the number of actions answered before: each thing in the state that it had."""
+    seen: dict[int, list[ObjectView]] = {}
+    for obj in room.objects:
+        for since, state in (*obj.before, (obj.since, obj.state)):
+            seen.setdefault(since, []).append(replace(obj, state=state))
+    if room.left_out and not seen:
+        seen[room.since] = []
+    return seen
+
+
+def usual_kinds(view: PromptView, options: tuple[Option, ...]) -> tuple[Option, ...]:
+    """Those of a kind of furniture where the target is usually kept; all where the prompt names no usual places."""
+    if not view.hints:
+        return options
+    kinds = {canonical(normalise(furniture)) for hint in view.hints for furniture in hint.furniture}
+    return tuple(option for option in options if canonical(normalise(without_counter(option.name))) in kinds)
+
+
+def split_containers(view: PromptView) -> tuple[tuple[Option, ...], tuple[Option, ...]]:
+    """The containers that are listed by name, and the others, of which the log has the names and the list the
+    distances: by room, that with the nearest container first, and in a room in the order of the log."""
+    named = usual_kinds(view, view.containers)
+    others = [option for option in view.containers if option not in named]
+    rooms = list(dict.fromkeys(option.room for option in others))
+    logged = {obj.name: index for room in view.rooms for index, obj in enumerate(room.objects)}
+    others.sort(key=lambda option: (rooms.index(option.room), logged.get(option.name, len(logged))))
+    return named, tuple(others)
+
+
+def _other_lines(others: Sequence[Option]) -> list[str]:
+    """A line for each distance, with the rooms in which the others are as far, and by name what is as far elsewhere."""
+    by_room: dict[str, Counter[str]] = {}
+    for option in others:
+        by_room.setdefault(option.room, Counter())[option.distance] += 1
+    mostly = {room: max(counts, key=lambda word: counts[word]) for room, counts in by_room.items()}
+    lines = []
+    for word in (*(word for _, word in DISTANCE_WORDS), "unknown"):
+        names = [room for room, distance in mostly.items() if distance == word]
+        names += [o.name for o in others if o.distance == word != mostly[o.room]]
+        lines += [f"others {word}: {', '.join(names)}"] if names else []
+    return lines
+
+
+def _option_lines(head: str, options: Sequence[Option], left_out: int, others: Sequence[str] = ()) -> list[str]:
     """One line for each distance and room, nearest first: `near, kitchen: cabinet, fridge`."""
-    if not options and not left_out:
+    if not options and not left_out and not others:
         return [f"{head}: none"]
     lines = [beginning + ", ".join(map(option_word, group)) for beginning, group in option_groups(options).items()]
-    return [f"{head}:", *lines, *_more(left_out)]
+    return [f"{head}:", *lines, *others, *_more(left_out)]
 
 
 def option_groups(options: Sequence[Option]) -> dict[str, list[Option]]:

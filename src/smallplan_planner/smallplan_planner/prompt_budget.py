@@ -13,7 +13,7 @@ line is ever cut. Things are kept in one order that depends on the view alone:
                       other options, nearest first
                       what else is in the robot's room
                       older refusals
-                      the rest, usual rooms and near rooms first
+                      the rest, usual rooms and near rooms first; the latest of the older actions
 
 So a larger budget keeps the same and more. What is left out stays open to the model: the grammar is of all actions.
 Whoever asks a model, on the robot or in training, asks what `fit_situation` gives: both read the same prompt.
@@ -40,6 +40,7 @@ from smallplan_planner.prompt import (
     known_places,
     listed_matches,
     render,
+    usual_kinds,
 )
 from smallplan_planner.room_prompt import MAX_WORDS, render_room
 from smallplan_planner.search import Situation
@@ -57,11 +58,11 @@ class _Kind(IntEnum):
     ROOM = 1
     DOOR = 2
     SPACE = 3  # the unexplored space of a room
-    REFUSAL = 4
+    ACTION = 4  # older than the last ones
 
 
 _Part = tuple[_Kind, str | int]
-"""What is kept or left out as one: its kind, and the name (of the room for a space) or the refusal's index."""
+"""What is kept or left out as one: its kind, and the name (of the room for a space) or the action's step."""
 
 
 class _Tier(IntEnum):
@@ -76,6 +77,7 @@ class _Tier(IntEnum):
     HERE = 6
     REFUSAL = 7
     REST = 8
+    ACTION = 9
 
 
 def fit_situation(situation: Situation, reader: PromptReader, grammar: Grammar | None, priors: Priors) -> Situation:
@@ -152,7 +154,7 @@ def _most(total: int, fits: Callable[[int], bool]) -> int:
 
 def _count_names(view: PromptView) -> int:
     """Names in the lists. Each takes a token or more: far too many are not worth counting exactly."""
-    return sum(len(room.objects) for room in view.rooms) + sum(len(options) for _, options in _sections(view))
+    return sum(len(room.objects) for room in view.rooms)
 
 
 def _always(view: PromptView) -> set[_Part]:
@@ -161,6 +163,7 @@ def _always(view: PromptView) -> set[_Part]:
         (_Kind.ROOM, view.robot_room),
         *((_Kind.OBJECT, name) for name in view.near),
         *((_Kind.OBJECT, name) for name in _matches(view)[:1]),
+        *((_Kind.ACTION, past.step) for past in view.history[-LAST_ACTIONS:]),
     }
 
 
@@ -184,11 +187,14 @@ def _rate(view: PromptView, usual: _UsualPlaces) -> Iterator[tuple[tuple[int, ..
     for kind, options in _sections(view):
         for index, option in enumerate(options):
             yield (_option_tier(kind, option, index, usual), _rank(option)), _part(kind, option)
-    newest = range(len(view.invalid) - 1, -1, -1)
-    for age, index in enumerate(newest):
-        yield (_Tier.USUAL if age < LAST_ACTIONS else _Tier.REFUSAL,), (_Kind.REFUSAL, index)
+    older = view.history[: max(0, len(view.history) - LAST_ACTIONS)]
+    refusals = [past for past in reversed(older) if past.failed]
+    for age, past in enumerate(refusals):
+        yield (_Tier.USUAL if age < LAST_ACTIONS else _Tier.REFUSAL,), (_Kind.ACTION, past.step)
+    for past in reversed(older):
+        yield (_Tier.ACTION,), (_Kind.ACTION, past.step)
     nearness = _room_ranks(view)
-    for room in reversed(view.rooms):  # the one that changed last is likely near
+    for room in reversed(view.rooms):  # the one that was discovered last is likely near
         where = (not usual.is_room(room.name), nearness.get(room.name, _UNKNOWN_RANK))
         yield (_Tier.ROOM, *where), (_Kind.ROOM, room.name)
         tier = (_Tier.HERE,) if room.name == view.robot_room else (_Tier.REST, *where)
@@ -234,7 +240,7 @@ def _sections(view: PromptView) -> tuple[tuple[_Kind, tuple[Option, ...]], ...]:
         (_Kind.SPACE, view.spaces),
         (_Kind.DOOR, view.doors),
         (_Kind.OBJECT, view.containers),
-        (_Kind.OBJECT, view.surfaces),
+        (_Kind.OBJECT, usual_kinds(view, view.surfaces)),
     )
 
 
@@ -257,6 +263,7 @@ def _room_ranks(view: PromptView) -> dict[str, int]:
 
 def _restrict(view: PromptView, parts: set[_Part]) -> PromptView:
     """The view with these parts alone, and the rooms that they are in."""
+    view = replace(view, surfaces=usual_kinds(view, view.surfaces))  # the others are not shown anyway
 
     def among(kind: _Kind, options: tuple[Option, ...]) -> tuple[Option, ...]:
         return tuple(option for option in options if _part(kind, option) in parts)
@@ -271,7 +278,7 @@ def _restrict(view: PromptView, parts: set[_Part]) -> PromptView:
             rooms.append(replace(room, objects=objects, left_out=room.left_out + missing) if missing else room)
     kept: dict[str, Any] = {
         "rooms": tuple(rooms),
-        "invalid": tuple(past for index, past in enumerate(view.invalid) if (_Kind.REFUSAL, index) in parts),
+        "history": tuple(past for past in view.history if (_Kind.ACTION, past.step) in parts),
         "spaces": spaces,
         "doors": doors,
         "containers": containers,

@@ -19,7 +19,7 @@ MAX_WORDS = 40
 
 
 def room_words(labels: Iterable[str], limit: int = MAX_WORDS) -> tuple[str, ...]:
-    """What a question lists for these labels: their distinct words, sorted, '' never.
+    """What a question lists for these labels: their distinct words in the order of the labels, '' never.
 
     Of more than `limit` those are taken that tell the most about a room's type (`Priors.room_evidence`), ties by word.
     """
@@ -28,6 +28,8 @@ def room_words(labels: Iterable[str], limit: int = MAX_WORDS) -> tuple[str, ...]
 
 def render_room(labels: Iterable[str], room_types: Sequence[str], limit: int = MAX_WORDS) -> list[Message]:
     """The question as chat messages, which says how many words it leaves out beyond `limit`.
+
+    Labels that are new stand behind the others, so that what is asked again begins as before.
 
     Raises ValueError when no label has a letter or digit: don't ask then.
     """
@@ -63,11 +65,13 @@ def room_grammar(room_types: Sequence[str]) -> ChoiceGrammar:
 
 
 def _distinct_words(labels: Iterable[str]) -> list[str]:
-    return sorted({normalise(label)[:MAX_NAME_LENGTH].strip() for label in labels} - {""})
+    words = dict.fromkeys(normalise(label)[:MAX_NAME_LENGTH].strip() for label in labels)
+    return [word for word in words if word]
 
 
 def _most_telling(words: Sequence[str], limit: int) -> tuple[str, ...]:
     if len(words) > limit:
         evidence = load_priors().room_evidence
-        words = sorted(words, key=lambda word: (-evidence(word), word))[:limit]
-    return tuple(sorted(words))
+        telling = set(sorted(words, key=lambda word: (-evidence(word), word))[:limit])
+        words = [word for word in words if word in telling]
+    return tuple(words)

@@ -37,9 +37,9 @@ from smallplan_planner.actions import (
 )
 from smallplan_planner.names import UNCERTAIN_ROOM, NameBook, find_matches, normalise
 from smallplan_planner.priors import Priors
-from smallplan_planner.prompt import LAST_ACTIONS, MODES, Helps, PastAction, PromptView, build_view
+from smallplan_planner.prompt import MODES, Helps, PastAction, PromptView, build_view
 from smallplan_planner.room_prompt import room_words
-from smallplan_planner.scene_graph import Door, Frontier, Point, SceneGraph, SceneObject
+from smallplan_planner.scene_graph import Door, Frontier, OpenState, Point, SceneGraph, SceneObject
 
 MAX_TARGET_LENGTH = 200
 """Characters of a target; whoever sends more sends something else than a name."""
@@ -176,7 +176,6 @@ class _Past:
     action: Action | None  # None: refused before it meant one
     command: str  # of a refused one, cleaned
     outcome: str
-    valid: bool
 
 
 @dataclass(frozen=True)
@@ -214,24 +213,18 @@ class SearchEpisode:
         self._executor_failures = 0
         self._blocked: dict[str, _Block] = {}
         self._just_failed: set[str] = set()  # blocked from the next observation on
-        self._observations = 0
-        self._room_contents: dict[str, frozenset[str]] = {}
-        self._last_change: dict[str, int] = {}
+        self._discovered: dict[str, int] = {}  # by room id: actions answered before it was there
+        self._sights: dict[str, list[tuple[int, OpenState]]] = {}  # by object id: the same, and the state seen then
         self._seen_from_near: set[str] = set()  # ids of objects
         self._questions: dict[str, RoomQuestion] = {}  # by room id
-        self._asked: dict[str, tuple[str, ...]] = {}  # room id to the words that its label rests on
+        self._asked: dict[str, frozenset[str]] = {}  # room id to the words that its label rests on
         self._named = False  # whether all that is in the graph has its name
 
     def observe(self, graph: SceneGraph) -> None:
         """Take in an observation; raises `SceneGraphError` when it can't be planned on, and keeps the old one."""
         graph.validate()
         self._graph = graph
-        self._observations += 1
-        for room in graph.rooms:
-            labels = frozenset(f"{obj.label} {obj.state.name}" for obj in graph.objects_in(room.id))
-            if self._room_contents.get(room.id) != labels:
-                self._room_contents[room.id] = labels
-                self._last_change[room.id] = self._observations
+        self._log(graph)
         self._look_for_questions(graph)
         self._named = False
         if self.config.classify_rooms == "rule":
@@ -256,6 +249,16 @@ class SearchEpisode:
             self._name_things()
             self.finish(*self._done())
 
+    def _log(self, graph: SceneGraph) -> None:
+        """Note what is there for the first time or in another state; what is seen on a way stands behind the action."""
+        answered = len(self._history) + (self._pending is not None)
+        for room in graph.rooms:
+            self._discovered.setdefault(room.id, answered)
+        for obj in graph.objects:
+            seen = self._sights.setdefault(obj.id, [])
+            if not seen or seen[-1][1] is not obj.state:
+                seen.append((answered, obj.state))
+
     def rooms_to_classify(self) -> tuple[RoomQuestion, ...]:
         """The rooms without a label of perception's in which other things are seen than when they were classified.
 
@@ -269,7 +272,7 @@ class SearchEpisode:
         question = self._questions.pop(room_id)
         self._named = False
         self.room_labels[room_id] = label
-        self._asked[room_id] = room_words(question.labels)
+        self._asked[room_id] = frozenset(room_words(question.labels))
         if not self._questions:
             self._name_things()
 
@@ -284,8 +287,7 @@ class SearchEpisode:
             raise RuntimeError("a situation exists after the first observation and before the result")
         self._name_things()
         rules = self._rules()
-        past = [PastAction(self._shown(item), item.outcome) for item in self._history]
-        recent = max(0, len(past) - LAST_ACTIONS)
+        past = [PastAction(self._shown(item), item.outcome, step) for step, item in enumerate(self._history)]
         valid = valid_actions(self._graph, rules)
         view = build_view(
             self._graph,
@@ -297,8 +299,8 @@ class SearchEpisode:
             mode=self.config.mode,
             helps=self.config.helps,
             history=past,
-            invalid=[past[i] for i in range(recent) if not self._history[i].valid],
-            last_change=self._last_change,
+            discovered=self._discovered,
+            sights=self._sights,
             surfaces=self._surfaces(rules),
         )
         options = tuple(action for action in valid if not self._would_repeat(action))
@@ -335,7 +337,7 @@ class SearchEpisode:
             action = parse_command(answer.command, self._graph, self.names, self._rules())
         except ActionRefused as refused:
             self.last_refusal = str(refused)
-            self._history.append(_Past(None, _clean(answer.command), f"invalid, {_reason(refused)}", valid=False))
+            self._history.append(_Past(None, _clean(answer.command), f"invalid, {_reason(refused)}"))
             self._count_retry()
             return None
         if action.kind is ActionKind.DONE:
@@ -353,7 +355,7 @@ class SearchEpisode:
         self.distance += distance
         failed = f"failed, {outcome.code.name.lower().replace('_', ' ')}"
         words = _DONE_WORDS[action.kind] if outcome.success else failed
-        self._history.append(_Past(action, "", words, outcome.success))
+        self._history.append(_Past(action, "", words))
         if outcome.success or distance >= _MOVED:
             self.steps += 1
             self._retries_in_place = 0
@@ -391,8 +393,9 @@ class SearchEpisode:
         """Rooms that need a label now; one in which nothing was seen is uncertain without a question."""
         self._questions.clear()
         for room in graph.rooms:
-            labels = tuple(obj.label for obj in graph.objects_in(room.id)) if not room.label else ()
-            words = room_words(labels)
+            things = sorted(graph.objects_in(room.id), key=lambda obj: self._sights[obj.id][0][0])
+            labels = tuple(obj.label for obj in things) if not room.label else ()
+            words = frozenset(room_words(labels))
             if room.label:
                 self.room_labels.pop(room.id, None)
             elif words and words != self._asked.get(room.id):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ class ContextPool:
         return restored
 
     def _make(self, short: bool, n_ctx: int) -> ModelContext:
-        context = self.contexts[short] = ModelContext(self._model, self._path, n_ctx, self._settings)
+        settings = replace(self._settings, chunk=self._settings.short_chunk) if short else self._settings
+        context = self.contexts[short] = ModelContext(self._model, self._path, n_ctx, settings)
         return context
 
     def _file(self, folder: Path, identity: Sequence[str], short: bool) -> Path:

@@ -137,7 +137,6 @@ def shrink(view: PromptView, rng: random.Random) -> PromptView:
         robot_room=rooms[0].name,
         near=tuple(name for name in view.near if name in things),
         history=tuple(past for past in view.history if past.command in {f"explore({name})" for name in names})[-2:],
-        invalid=(),
         spaces=tuple(option for option in view.spaces if option.room in names),
         doors=tuple(option for option in view.doors if option.room in names),
         containers=tuple(option for option in view.containers if option.name in things),

@@ -40,6 +40,7 @@ from smallplan_planner.prompt import (
 from smallplan_planner.response import HEADS
 from smallplan_planner.room_prompt import render_room
 from smallplan_training.samples import Sample
+from smallplan_training.teachers.expert import CHANCES
 
 UNKNOWN, BOS, EOS, PAD = "<unk>", "<s>", "<|end|>", "<pad>"
 ROLES = ("system", "user", "assistant")
@@ -52,14 +53,18 @@ CHAT_TEMPLATE = (
 SPACE = "\u2581"  # how SentencePiece writes a space
 
 _WORD = re.compile(r"[^\W\d_]+")
+_DISTANCES = (*(word for _, word in DISTANCE_WORDS), "unknown")
+_REASONS = (": a usual place", ": a usual room is not found yet", *(f": it is {word}" for word in _DISTANCES))
 PHRASES = (
-    *(" yet. Options: ", " is in ", " is found, so I stop.", ": a usual place of the ", ", so I open it."),
-    *(", so I look there.", ": a usual room is not found yet", ": it is ", "Not worth the way, so I stop."),
+    *(" yet. Options: ", " is in ", " is found, so I stop.", "Not worth the way, so I stop.", "space in "),
+    *(f"{reason}, so I {act}." for reason in _REASONS for act in ("open it", "look there")),
+    *(f", {word}, " for word in _DISTANCES),
+    *(f"{chance}{end}" for _, _, chance in CHANCES for end in ("; ", ".")),
 )
 """Of the expert's answers; one token each."""
 
 _MAX_COUNT = 200  # a word that is more frequent than this is no more important
-_SHORT_WORDS = 100  # so many of the answers' words have a form with a space behind it
+_FREQUENT = 10  # a word of so many answers has a form with a space behind it
 
 
 class NanoTokenizer:
@@ -128,14 +133,14 @@ def prompt_symbols(priors: Priors) -> list[str]:
     for mode in MODES:
         system = render(PromptView(target="x", mode=mode, kinds=kinds, rooms=()))[0].content
         symbols += [f"\n{line}" for line in system.split("\n")]
-    symbols += ["\nTask: find the ", "\nUsual places: ", "\nUsual places: not known.", "\nRooms:", "\nYou are in "]
-    symbols += [". Found: none.", ". Found: ", "\nInvalid before:", "\nLast actions:", "\nLast actions: none"]
+    symbols += ["\nTask: find the ", "\nUsual places: ", "\nUsual places: not known.", "\nLog:", "\nYou are in "]
+    symbols += [". Found: none.", ". Found: "]
     for head in (SPACES, DOORS, CONTAINERS, SURFACES):
         symbols += [f"\n{head}:", f"\n{head}: none"]
-    for word in [*(word for _, word in DISTANCE_WORDS), "unknown"]:
-        symbols.append(f"\n{word}, ")
+    for word in _DISTANCES:
+        symbols += [f"\n{word}, ", f"\nothers {word}: "]
     symbols.append("\nUse listed names only. Explore only rooms with unexplored space. Target listed: done().")
-    symbols += [", near ", "; partly unexplored", ": nothing seen"]
+    symbols += [", near ", "\nNothing seen in "]
     symbols += [" (closed)", " (opened)", " (closed), ", " (opened), "]
     symbols += [": leading out", ": within"]
     for kind in kinds:
@@ -169,7 +174,7 @@ def train_tokenizer(texts: Iterable[str], answers: Iterable[str], names: Iterabl
     counts.update(in_answers)
     for word in name_words:
         counts[word] = _MAX_COUNT
-    short = [word for word, _ in in_answers.most_common(4 * _SHORT_WORDS) if word not in name_words][:_SHORT_WORDS]
+    short = [word for word, count in in_answers.most_common() if count >= _FREQUENT and word not in name_words]
 
     phrases = [_escape(name) for name in known if " " in name]
     spaced = [word + SPACE for word in short]

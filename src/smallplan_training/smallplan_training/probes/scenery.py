@@ -149,12 +149,11 @@ def without_options(view: PromptView) -> PromptView:
         replace(
             room,
             objects=tuple(replace(obj, state="opened" if obj.state else "") for obj in room.objects),
-            unexplored=False,
         )
         for room in view.rooms
     )
-    history = tuple(past for past in view.history if not past.outcome.startswith("failed"))[-3:]
-    return replace(view, rooms=rooms, history=history, invalid=(), spaces=(), doors=(), containers=(), surfaces=())
+    history = tuple(past for past in view.history if not past.failed)[-3:]
+    return replace(view, rooms=rooms, history=history, spaces=(), doors=(), containers=(), surfaces=())
 
 
 def insert(view: PromptView, room: str, obj: ObjectView, index: int) -> PromptView:
@@ -210,7 +209,6 @@ def make_available(view: PromptView, spot: Spot, distance: str) -> PromptView:
         replace(
             room,
             objects=tuple(replace(o, state="closed") if o.name == spot.name else o for o in room.objects),
-            unexplored=room.unexplored or spot.kind is Kind.ROOM,
         )
         if room.name == spot.room
         else room

@@ -14,7 +14,7 @@ from functools import partial
 from smallplan_planner.actions import ActionKind, ParseError
 from smallplan_planner.names import MAX_NAME_LENGTH, UNCERTAIN_ROOM, matches_target, without_counter
 from smallplan_planner.priors import Priors
-from smallplan_planner.prompt import LAST_ACTIONS, Hint, ObjectView, Option, PastAction, PromptView, listed_matches
+from smallplan_planner.prompt import LAST_ACTIONS, Hint, ObjectView, Option, PromptView, listed_matches
 from smallplan_planner.room_prompt import parse_room, render_room
 from smallplan_planner.synonyms import words_for
 from smallplan_training.probes.pairs import Pair, Question, ask, listed_commands, listed_options
@@ -172,18 +172,18 @@ def refused(priors: Priors, rng: random.Random) -> Pair | None:
     first = second = make_available(scene, other, rng.choice(DISTANCES[:3]))
     kind = rng.choice(("exhausted", "unlisted", "unreachable"))
     if kind == "exhausted" and one.kind in _EXHAUSTED:
-        past = PastAction(one.command, f"invalid, {_EXHAUSTED[one.kind]}")
+        past = one.command, f"invalid, {_EXHAUSTED[one.kind]}"
     elif kind == "unlisted":
         name = fresh(scene, unseen_word(priors, rng))
         command = Spot(Kind.CONTAINER, one.room, name).command
-        past = PastAction(command, f"invalid, there is no object called  {name}")
+        past = command, f"invalid, there is no object called  {name}"
     elif kind == "unreachable":
         first = make_available(first, one, "very close")
-        past = PastAction(one.command, "failed, unreachable")
+        past = one.command, "failed, unreachable"
         second = replace(second, rooms=first.rooms)
     else:
         return None
-    second = replace(second, history=(*second.history, past))
+    second = second.after(*past)
     if _answer(second) not in listed_commands(second):
         return None
     return Pair(kind, *(ask(view, listed_commands(view)) for view in (first, second)))

@@ -15,7 +15,15 @@ from smallplan_planner.actions import ActionKind
 from smallplan_planner.names import without_counter
 from smallplan_planner.policies import RuleClassifier
 from smallplan_planner.priors import Place, Priors, load_priors
-from smallplan_planner.prompt import MAX_HINTS, Option, PromptView, known_places, listed_matches
+from smallplan_planner.prompt import (
+    MAX_HINTS,
+    Option,
+    PromptView,
+    known_places,
+    listed_matches,
+    split_containers,
+    usual_kinds,
+)
 from smallplan_planner.response import Response
 from smallplan_planner.search import Answer, Situation
 
@@ -154,13 +162,13 @@ class ExpertTeacher:
         """All containers, surfaces, spaces and doors, each list in its order; what may not be repeated left out."""
         belief = self._belief(view)
         exponent = DISTANCE_WEIGHT[view.mode]
-        tried = Counter(past.command for past in view.history)
-        tried.update(past.command for past in view.invalid)
+        tried = Counter(past.command for past in view.remembered)
         repeated = {past.command for past in view.history[-2:]} if _same_twice(view) else set()
         lists: list[list[Candidate]] = []
+        named, others = split_containers(view)
         for kind, options in (
-            (ActionKind.GO_TO_AND_OPEN, view.containers),
-            (ActionKind.NAVIGATE, view.surfaces if self._is_small(view.target) else ()),
+            (ActionKind.GO_TO_AND_OPEN, (*named, *others)),
+            (ActionKind.NAVIGATE, usual_kinds(view, view.surfaces) if self._is_small(view.target) else ()),
             (ActionKind.EXPLORE, view.spaces),
             (ActionKind.GO_TO_AND_OPEN, view.doors),
         ):
@@ -291,4 +299,4 @@ def _reason(view: PromptView, best: Candidate) -> str:
         return f"{thing}: it is {option.distance}, so I {act}."
     if option in view.doors or option.leads_out:
         return f"{thing}: a usual room is not found yet, so I {act}."
-    return f"{thing}: a usual place of the {view.target}, so I {act}."
+    return f"{thing}: a usual place, so I {act}."

@@ -2,12 +2,16 @@
 
 They are what a model is pretrained on: cheap, endless, and wider than simulated houses (more rooms, odd
 mixtures of what is open, closed and explored). They hold no geometry; simulated situations follow later.
+Each comes with a past that might have led to it: rooms that were discovered one after the other, things that came to
+light, actions that opened what is open.
 """
 
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
 from collections import Counter
+from dataclasses import dataclass, replace
 
 from smallplan_planner.actions import ActionKind
 from smallplan_planner.names import without_counter
@@ -16,6 +20,9 @@ from smallplan_planner.prompt import DISTANCE_WORDS, ObjectView, Option, PastAct
 
 KINDS = (ActionKind.NAVIGATE, ActionKind.GO_TO_AND_OPEN, ActionKind.EXPLORE, ActionKind.DONE)
 _VARIED = 0.65  # share of houses with all types of rooms; the others have several of a type
+_SEEN_AT_ONCE = 0.6  # share of rooms that are there from the start, and of things seen with their room
+_EXPLORED, _LOOKED_AT, _FAILED = 0.5, 0.1, 0.12  # shares of rooms, of things that can't be opened, of rooms
+_CHANGED = 0.02  # share of things that somebody else opened or closed
 _WORDS = tuple(word for _, word in DISTANCE_WORDS)
 
 
@@ -37,30 +44,29 @@ def imagine(priors: Priors, rng: random.Random) -> PromptView:
 
         seen = rng.choice((0.2, 0.5, 0.9, 1.0, 1.0))
         objects = _contents(priors, room_type, seen, opened, counter, rng)
-        rooms.append(RoomView(name, tuple(objects), rng.random() < 0.4))
+        rooms.append(RoomView(name, tuple(objects)))
         for obj in objects:
             if obj.state == "closed":
                 containers.append(_option(name, _nearby(distance, rng), rng, obj.name))
             if obj.state != "opened" and priors.is_surface(without_counter(obj.name)) and rng.random() > looked:
                 surfaces.append(_option(name, _nearby(distance, rng), rng, obj.name))
-        if rooms[-1].unexplored or rng.random() < 0.2:
-            leads_out = not rooms[-1].unexplored or rng.random() < 0.3
+        unexplored = rng.random() < 0.4
+        if unexplored or rng.random() < 0.2:
+            leads_out = not unexplored or rng.random() < 0.3
             spaces.append(_option(name, _nearby(distance, rng), rng, leads_out=leads_out))
         if rng.random() < 0.4:
             doors.append(_option(name, _nearby(distance, rng), rng, _named(counter, "door")))
     robot_room = rooms[here]
     near = rng.sample([obj.name for obj in robot_room.objects], min(rng.randrange(4), len(robot_room.objects)))
-    history = tuple(_past(rooms, rng) for _ in range(rng.choices(range(6), (2, 1, 1, 1, 1, 8))[0]))
-    order = rng.sample(range(len(rooms)), len(rooms))
+    discovered, history = _tell(rng.sample(rooms, len(rooms)), counter, rng)
     return PromptView(
         target="mug",
         mode="normal",
         kinds=KINDS,
-        rooms=tuple(rooms[i] for i in order),
+        rooms=discovered,
         robot_room=robot_room.name,
         near=tuple(near),
         history=history,
-        invalid=tuple(_failure(rooms, rng) for _ in range(rng.choices((0, 1, 2), (12, 2, 1))[0])),
         spaces=_nearest_first(spaces),
         doors=_nearest_first(doors),
         containers=_nearest_first(containers),
@@ -99,18 +105,70 @@ def _contents(
     return objects
 
 
-def _past(rooms: list[RoomView], rng: random.Random) -> PastAction:
-    if rng.random() < 0.08:
-        return _failure(rooms, rng)
-    room = rng.choice(rooms)
-    opened = [obj.name for obj in room.objects if obj.state == "opened"]
-    if opened and rng.random() < 0.6:
-        return PastAction(f"go_to_and_open({room.name}, {rng.choice(opened)})", "opened")
-    return PastAction(f"explore({room.name})", "explored")
+@dataclass(frozen=True)
+class _Deed:
+    """An action of the past, when it was (from 0 to 1), and the thing in a room that it was done to."""
+
+    time: float
+    command: str
+    outcome: str
+    thing: str = ""
 
 
-def _failure(rooms: list[RoomView], rng: random.Random) -> PastAction:
-    room = rng.choice(rooms)
+def _tell(
+    rooms: list[RoomView], counter: Counter[str], rng: random.Random
+) -> tuple[tuple[RoomView, ...], tuple[PastAction, ...]]:
+    """A past that leads to these rooms, discovered in this order: when everything was seen, and what was done."""
+    found = sorted(0.0 if rng.random() < _SEEN_AT_ONCE else rng.random() for _ in rooms)
+    deeds: list[_Deed] = []
+    for index, (room, time) in enumerate(zip(rooms, found)):
+        if time:
+            deeds.append(_discovery(time, rng.choice(rooms[: index + 1]), counter, rng))
+        for obj in room.objects:
+            when = rng.uniform(time, 1.0)
+            if obj.state == "opened":
+                deeds.append(_Deed(when, f"go_to_and_open({room.name}, {obj.name})", "opened", obj.name))
+            elif not obj.state and rng.random() < _LOOKED_AT:
+                deeds.append(_Deed(when, f"navigate({room.name}, {obj.name})", "arrived", obj.name))
+        if rng.random() < _EXPLORED:
+            deeds.append(_Deed(rng.uniform(time, 1.0), f"explore({room.name})", "explored"))
+        if rng.random() < _FAILED:
+            failure = _failure(room, rng)
+            deeds.append(_Deed(rng.uniform(time, 1.0), failure.command, failure.outcome))
+    most = rng.choices((0, 4, 12, 30), (2, 5, 6, 2))[0]
+    deeds = sorted(rng.sample(deeds, min(len(deeds), rng.randint(0, most))), key=lambda deed: deed.time)
+    times = [deed.time for deed in deeds]
+    done_to = {deed.thing: index for index, deed in enumerate(deeds) if deed.thing}
+    told = []
+    for room, time in zip(rooms, found):
+        objects = []
+        for obj in room.objects:
+            seen = bisect_left(times, time if rng.random() < _SEEN_AT_ONCE else rng.uniform(time, 1.0))
+            objects.append(_seen(obj, seen, done_to.get(obj.name), len(deeds), rng))
+        objects.sort(key=lambda obj: obj.first_seen)
+        told.append(replace(room, objects=tuple(objects), since=bisect_left(times, time)))
+    return tuple(told), tuple(PastAction(deed.command, deed.outcome, step) for step, deed in enumerate(deeds))
+
+
+def _discovery(time: float, room: RoomView, counter: Counter[str], rng: random.Random) -> _Deed:
+    """How another room came into sight from this one."""
+    if rng.random() < 0.5:
+        return _Deed(time, f"go_to_and_open({room.name}, {_named(counter, 'door')})", "opened")
+    return _Deed(time, f"explore({room.name})", "explored")
+
+
+def _seen(obj: ObjectView, first: int, deed: int | None, now: int, rng: random.Random) -> ObjectView:
+    """The thing with when it was seen: closed until an action opened it, and now and then otherwise before."""
+    if deed is not None:
+        first = min(first, deed)
+        return replace(obj, since=deed + 1, before=((first, "closed"),)) if obj.state else replace(obj, since=first)
+    if obj.state and first < now and rng.random() < _CHANGED:
+        other = "closed" if obj.state == "opened" else "opened"
+        return replace(obj, since=rng.randint(first + 1, now), before=((first, other),))
+    return replace(obj, since=first)
+
+
+def _failure(room: RoomView, rng: random.Random) -> PastAction:
     containers = [obj.name for obj in room.objects if obj.state]
     reason = rng.choice(("failed, unreachable", "failed, blocked", "failed, failed"))
     if containers and rng.random() < 0.6:

@@ -15,19 +15,23 @@ from smallplan_planner.prompt import (
     DOORS,
     SPACES,
     SURFACES,
+    LogEntry,
     Option,
     PromptView,
     listed_matches,
+    log_entries,
     option_groups,
     option_word,
     render,
+    split_containers,
+    usual_kinds,
 )
 from smallplan_training.teachers.expert import CHANCES, Candidate, ExpertTeacher
 
 OTHER, TARGET = "another thing", "the target"
 _WORDS = tuple(word for _, _, word in CHANCES)
 LABELS = (OTHER, TARGET, *_WORDS, *(f"{word}, best so far" for word in _WORDS))
-"""Of a thing in a room: whether it is the target. Of what can be done: its chance, and whether nothing that stands
+"""Of a thing in the log: whether it is the target. Of what can be done: its chance, and whether nothing that stands
 before it in its list is worth as much (so the last of these is the best of the list)."""
 
 
@@ -42,31 +46,39 @@ class Mark:
 def mark(view: PromptView, teacher: ExpertTeacher) -> tuple[Mark, ...]:
     """The marks of a view's prompt, in the order of the text.
 
-    Where the target is listed they are of the things in the rooms alone, as nothing else counts then.
+    Where the target is listed they are of the things in the log alone, as nothing else counts then.
     """
     lines = render(view)[1].content.split("\n")
     starts = [0]
     for line in lines:
         starts.append(starts[-1] + len(line) + 1)
-    rooms = lines.index("Rooms:") + 1
+    log, entries = lines.index("Log:") + 1, tuple(log_entries(view))
     targets = listed_matches(view, view.target)
-    marks = list(_mark_rooms(view, targets, starts[rooms:]))
+    marks = list(_mark_log(entries, targets, starts[log:]))
     if targets:
         return tuple(marks)
-    shown = {CONTAINERS: view.containers, SURFACES: view.surfaces, SPACES: view.spaces, DOORS: view.doors}
+    shown = {
+        CONTAINERS: split_containers(view)[0],
+        SURFACES: usual_kinds(view, view.surfaces),
+        SPACES: view.spaces,
+        DOORS: view.doors,
+    }
     for (head, options), rated in zip(shown.items(), teacher.rate(view), strict=True):
         if options:
-            first = lines.index(f"{head}:", rooms + len(view.rooms)) + 1
+            first = lines.index(f"{head}:", log + len(entries)) + 1
             marks += _mark_options(options, _judge(rated), starts[first:])
     return tuple(sorted(marks, key=lambda mark: mark.end))
 
 
-def _mark_rooms(view: PromptView, targets: Container[tuple[str, str]], starts: Sequence[int]) -> Iterator[Mark]:
-    for room, start in zip(view.rooms, starts):
-        end = start + len(f"{room.name}: ")
-        for obj in room.objects:
+def _mark_log(
+    entries: Iterable[LogEntry], targets: Container[tuple[str, str]], starts: Sequence[int]
+) -> Iterator[Mark]:
+    for entry, start in zip(entries, starts):
+        room = entry.room.name if entry.room is not None else ""
+        end = start + len(f"{room}: ")
+        for obj in entry.objects:
             end += len(obj.name)
-            yield Mark(end, LABELS.index(TARGET if (room.name, obj.name) in targets else OTHER))
+            yield Mark(end, LABELS.index(TARGET if (room, obj.name) in targets else OTHER))
             end += len(f" ({obj.state}), " if obj.state else ", ")
 
 

@@ -50,12 +50,12 @@ def room_samples_of(views: Iterable[PromptView], priors: Priors, seed: int) -> I
     the name stays.
     """
     rng = random.Random(seed)
-    asked: set[tuple[str, ...]] = set()
+    asked: set[frozenset[str]] = set()
     for view in views:
         for room in view.rooms:
             labels = [without_counter(obj.name) for obj in room.objects]  # in the order of first sight
             for seen in (labels, labels[: rng.randint(1, AT_A_GLANCE)]):
-                words = room_words(seen)
+                words = frozenset(room_words(seen))
                 sample = _sample(seen, priors) if words not in asked else None
                 asked.add(words)
                 if sample is not None:

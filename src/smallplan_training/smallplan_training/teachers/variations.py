@@ -17,7 +17,6 @@ from smallplan_planner.actions import ActionKind
 from smallplan_planner.names import MAX_NAME_LENGTH, normalise, without_counter
 from smallplan_planner.priors import Priors
 from smallplan_planner.prompt import (
-    LAST_ACTIONS,
     Hint,
     ObjectView,
     Option,
@@ -134,20 +133,18 @@ def refuse(view: PromptView, rng: random.Random) -> PromptView:
     can_explore = {option.room for option in view.spaces}
     opened = [(room.name, obj.name) for room in view.rooms for obj in room.objects if obj.state == "opened"]
     explored = [room.name for room in view.rooms if room.name not in can_explore]
-    refusals = []
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         draw = rng.random()
         if opened and draw < 0.6:
             room, name = rng.choice(opened)
-            refusals.append(PastAction(f"go_to_and_open({room}, {name})", "invalid, it is open already"))
+            view = view.after(f"go_to_and_open({room}, {name})", "invalid, it is open already")
         elif explored and draw < 0.9:
-            command = f"explore({rng.choice(explored)})"
-            refusals.append(PastAction(command, "invalid, the room has no unexplored space"))
+            view = view.after(f"explore({rng.choice(explored)})", "invalid, the room has no unexplored space")
         else:
             word = made_up_word(rng)
             command = f"go_to_and_open({rng.choice(view.rooms).name}, {word})"
-            refusals.append(PastAction(command, f"invalid, there is no object called  {word}"))
-    return replace(view, history=(*view.history, *refusals)[-LAST_ACTIONS:])
+            view = view.after(command, f"invalid, there is no object called  {word}")
+    return view
 
 
 def to_record(view: PromptView) -> dict[str, Any]:
@@ -162,13 +159,12 @@ def from_record(data: Mapping[str, Any]) -> PromptView:
         mode=data["mode"],
         kinds=tuple(ActionKind(kind) for kind in data["kinds"]),
         rooms=tuple(
-            RoomView(room["name"], tuple(ObjectView(**obj) for obj in room["objects"]), room["unexplored"])
+            RoomView(room["name"], tuple(map(_object_from_record, room["objects"])), room["since"], room["left_out"])
             for room in data["rooms"]
         ),
         robot_room=data["robot_room"],
         near=tuple(data["near"]),
         history=tuple(PastAction(**past) for past in data["history"]),
-        invalid=tuple(PastAction(**past) for past in data["invalid"]),
         spaces=tuple(Option(**option) for option in data["spaces"]),
         doors=tuple(Option(**option) for option in data["doors"]),
         containers=tuple(Option(**option) for option in data["containers"]),
@@ -178,6 +174,11 @@ def from_record(data: Mapping[str, Any]) -> PromptView:
     )
 
 
+def _object_from_record(data: Mapping[str, Any]) -> ObjectView:
+    before = tuple((since, state) for since, state in data["before"])
+    return ObjectView(data["name"], data["state"], data["since"], before)
+
+
 def _with_names(view: PromptView, new: Mapping[str, str]) -> PromptView:
     def name(old: str) -> str:
         stem = without_counter(old)
@@ -185,7 +186,7 @@ def _with_names(view: PromptView, new: Mapping[str, str]) -> PromptView:
 
     def past(item: PastAction) -> PastAction:
         command = _ARGUMENTS.sub(lambda m: "(" + ", ".join(name(part) for part in m[1].split(", ")) + ")", item.command)
-        return PastAction(command, item.outcome)
+        return replace(item, command=command)
 
     def options(items: tuple[Option, ...]) -> tuple[Option, ...]:
         return tuple(replace(item, room=name(item.room), name=name(item.name) if item.name else "") for item in items)
@@ -199,7 +200,6 @@ def _with_names(view: PromptView, new: Mapping[str, str]) -> PromptView:
         robot_room=name(view.robot_room),
         near=tuple(name(item) for item in view.near),
         history=tuple(past(item) for item in view.history),
-        invalid=tuple(past(item) for item in view.invalid),
         spaces=options(view.spaces),
         doors=options(view.doors),
         containers=options(view.containers),
