@@ -306,7 +306,7 @@ def _user(view: PromptView) -> str:
     lines += _option_lines(DOORS, view.doors, view.left_out.doors)
     named, others = split_containers(view)
     lines += _option_lines(CONTAINERS, named, view.left_out.containers, _other_lines(others))
-    lines += _option_lines(SURFACES, usual_kinds(view, view.surfaces), view.left_out.surfaces)
+    lines += _option_lines(SURFACES, listed_surfaces(view), view.left_out.surfaces)
     lines.append("Use listed names only. Explore only rooms with unexplored space. Target listed: done().")
     task = f"Task: find the {view.target}."
     if view.matches is not None:
@@ -347,14 +347,21 @@ def _sights(room: RoomView) -> dict[int, list[ObjectView]]:
     """What was seen of a room, by the number of actions answered before: each thing in the state that it had."""
     seen: dict[int, list[ObjectView]] = {}
     for obj in room.objects:
-        for since, state in (*obj.before, (obj.since, obj.state)):
+        for since, state in obj.before:
             seen.setdefault(since, []).append(replace(obj, state=state))
+        seen.setdefault(obj.since, []).append(obj)
     if room.left_out and not seen:
         seen[room.since] = []
     return seen
 
 
-def usual_kinds(view: PromptView, options: tuple[Option, ...]) -> tuple[Option, ...]:
+def listed_surfaces(view: PromptView) -> tuple[Option, ...]:
+    """The surfaces that are listed: the usual ones, or all when nothing else is left to do."""
+    usual = _usual_kinds(view, view.surfaces)
+    return usual if usual or view.spaces or view.doors or view.containers else view.surfaces
+
+
+def _usual_kinds(view: PromptView, options: tuple[Option, ...]) -> tuple[Option, ...]:
     """Those of a kind of furniture where the target is usually kept; all where the prompt names no usual places."""
     if not view.hints:
         return options
@@ -365,7 +372,7 @@ def usual_kinds(view: PromptView, options: tuple[Option, ...]) -> tuple[Option, 
 def split_containers(view: PromptView) -> tuple[tuple[Option, ...], tuple[Option, ...]]:
     """The containers that are listed by name, and the others, of which the log has the names and the list the
     distances: by room, that with the nearest container first, and in a room in the order of the log."""
-    named = usual_kinds(view, view.containers)
+    named = _usual_kinds(view, view.containers)
     others = [option for option in view.containers if option not in named]
     rooms = list(dict.fromkeys(option.room for option in others))
     logged = {obj.name: index for room in view.rooms for index, obj in enumerate(room.objects)}

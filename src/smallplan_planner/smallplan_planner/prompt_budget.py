@@ -39,8 +39,8 @@ from smallplan_planner.prompt import (
     PromptView,
     known_places,
     listed_matches,
+    listed_surfaces,
     render,
-    usual_kinds,
 )
 from smallplan_planner.room_prompt import MAX_WORDS, render_room
 from smallplan_planner.search import Situation
@@ -240,7 +240,7 @@ def _sections(view: PromptView) -> tuple[tuple[_Kind, tuple[Option, ...]], ...]:
         (_Kind.SPACE, view.spaces),
         (_Kind.DOOR, view.doors),
         (_Kind.OBJECT, view.containers),
-        (_Kind.OBJECT, usual_kinds(view, view.surfaces)),
+        (_Kind.OBJECT, listed_surfaces(view)),
     )
 
 
@@ -263,7 +263,7 @@ def _room_ranks(view: PromptView) -> dict[str, int]:
 
 def _restrict(view: PromptView, parts: set[_Part]) -> PromptView:
     """The view with these parts alone, and the rooms that they are in."""
-    view = replace(view, surfaces=usual_kinds(view, view.surfaces))  # the others are not shown anyway
+    view = replace(view, surfaces=listed_surfaces(view))  # the others are not shown anyway
 
     def among(kind: _Kind, options: tuple[Option, ...]) -> tuple[Option, ...]:
         return tuple(option for option in options if _part(kind, option) in parts)

@@ -12,7 +12,7 @@ import torch
 
 from smallplan_planner.actions import ActionKind
 from smallplan_planner.grammar import ChoiceGrammar
-from smallplan_planner.prompt import PromptView, usual_kinds
+from smallplan_planner.prompt import PromptView, listed_surfaces
 from smallplan_training.chat import Chat
 from smallplan_training.teachers.expert import option_command
 
@@ -21,7 +21,7 @@ def open_commands(view: PromptView) -> ChoiceGrammar:
     """The commands that are open in what a prompt shows."""
     kinds = (
         (ActionKind.GO_TO_AND_OPEN, (*view.doors, *view.containers)),
-        (ActionKind.NAVIGATE, usual_kinds(view, view.surfaces)),
+        (ActionKind.NAVIGATE, listed_surfaces(view)),
         (ActionKind.EXPLORE, view.spaces),
     )
     commands = [option_command(kind, option) for kind, options in kinds for option in options]

@@ -16,15 +16,19 @@ from smallplan_planner.prompt import (
     PROMPT_VERSION,
     Helps,
     Hint,
+    ObjectView,
     Option,
     PastAction,
     PromptView,
+    RoomView,
     build_view,
     distance_word,
     known_places,
+    listed_surfaces,
     render,
+    split_containers,
 )
-from smallplan_planner.scene_graph import SceneGraph
+from smallplan_planner.scene_graph import OpenState, SceneGraph
 
 RULES = ActionRules(allow_close=True)
 
@@ -60,13 +64,25 @@ def test_distances_are_said_in_words(distance: float, word: str) -> None:
 
 def test_the_prompt_word_for_word() -> None:
     """Whoever changes a line changes the version: models are trained for one."""
-    assert PROMPT_VERSION == "3"
+    assert PROMPT_VERSION == "4"
     graph = house()
     history = [
         PastAction("explore(kitchen)", "explored"),
-        PastAction("navigate(kitchen, fridge)", "failed, unreachable"),
+        PastAction("go_to_and_open(kitchen, fridge)", "opened", 1),
+        PastAction("navigate(room-1, bed)", "failed, unreachable", 2),
     ]
-    view = view_of(graph, history=history, surfaces=[graph.object_by_id["bed"], graph.object_by_id["fri"]])
+    view = view_of(
+        graph,
+        history=history,
+        discovered={"k": 0, "u": 1},
+        sights={
+            "cab": [(0, OpenState.CLOSED)],
+            "fri": [(1, OpenState.CLOSED), (2, OpenState.OPEN)],
+            "cab2": [(2, OpenState.CLOSED)],
+            "bed": [(1, OpenState.NONE)],
+        },
+        surfaces=[graph.object_by_id["bed"], graph.object_by_id["cab"]],
+    )
     system, user = render(view)
     assert (system.role, user.role) == ("system", "user")
     assert system.content.split("\n") == [
@@ -81,13 +97,15 @@ def test_the_prompt_word_for_word() -> None:
     assert user.content.split("\n") == [
         "Task: find the mug.",
         "Usual places: kitchen (cabinet, counter).",
-        "Rooms:",
-        "kitchen: cabinet (closed), cabinet-2 (closed), fridge (opened)",
-        "room-1: bed; partly unexplored",
-        "You are in kitchen.",
-        "Last actions:",
+        "Log:",
+        "kitchen: cabinet (closed)",
         "explore(kitchen): explored",
-        "navigate(kitchen, fridge): failed, unreachable",
+        "kitchen: fridge (closed)",
+        "room-1: bed",
+        "go_to_and_open(kitchen, fridge): opened",
+        "kitchen: fridge (opened), cabinet-2 (closed)",
+        "navigate(room-1, bed): failed, unreachable",
+        "You are in kitchen.",
         "Unexplored space:",
         "far, room-1: leading out",
         "Closed doors:",
@@ -96,8 +114,7 @@ def test_the_prompt_word_for_word() -> None:
         "very close, kitchen: cabinet",
         "near, kitchen: cabinet-2",
         "Seen from afar:",
-        "very close, kitchen: fridge",
-        "near, room-1: bed",
+        "very close, kitchen: cabinet",
         "Use listed names only. Explore only rooms with unexplored space. Target listed: done().",
         "Task: find the mug. Found: none.",
     ]
@@ -166,9 +183,78 @@ def test_a_door_between_two_rooms_is_listed_under_both() -> None:
     assert [option.name for option in view_of(replace(graph, doors=doors)).doors] == ["door", "door-2", "door-2"]
 
 
-def test_the_room_that_changed_last_stands_last() -> None:
-    names = [room.name for room in view_of(house(), last_change={"k": 7, "u": 3}).rooms]
-    assert names == ["room-1", "kitchen"]
+def test_rooms_stand_in_the_order_of_their_discovery_and_one_without_things_is_said() -> None:
+    view = view_of(house(), discovered={"k": 7, "u": 3})
+    assert [room.name for room in view.rooms] == ["room-1", "kitchen"]
+    assert "Nothing seen in" not in "\n".join(user_lines(view))
+    empty = replace(view, rooms=(replace(view.rooms[0], objects=()), view.rooms[1]))
+    lines = user_lines(empty)
+    assert lines[lines.index("You are in kitchen.") + 1] == "Nothing seen in room-1."
+    assert not any(line.startswith("room-1: ") for line in lines)
+
+
+def test_what_happens_is_added_to_the_log_and_nothing_in_it_changes() -> None:
+    """Whatever comes to light, is opened, closed again or refused: the log so far stays, letter by letter."""
+    graph, names = house(), NameBook()
+    names.update(graph)
+    steps = [OpenState.CLOSED, OpenState.OPEN, OpenState.CLOSED, OpenState.OPEN]
+    before: list[str] = []
+    for now in range(len(steps)):
+        sights = {"cab": [(step, state) for step, state in enumerate(steps[: now + 1])], "cab2": [(now, steps[0])]}
+        sights["cab2"] = [(min(now, 2), OpenState.CLOSED)]
+        seen = replace(graph, objects=tuple(obj for obj in graph.objects if obj.id != "cab2" or now >= 2))
+        history = [PastAction(f"explore(room-{step})", "explored", step) for step in range(now)]
+        view = view_of(seen, history=history, sights=sights)
+        lines = user_lines(view)
+        log = lines[lines.index("Log:") + 1 : lines.index("You are in kitchen.")]
+        assert log[: len(before)] == before and len(log) > len(before)
+        before = log
+    assert before[-1] == "kitchen: cabinet (opened)"
+    assert before.count("kitchen: cabinet (closed), cabinet-2 (closed)") == 1
+
+
+def test_closed_containers_of_unusual_kinds_are_told_by_room_with_the_distance_of_each() -> None:
+    def containers(room: str, **distances: str) -> tuple[Option, ...]:
+        return tuple(Option(room, distance, name.replace("_", " ")) for name, distance in distances.items())
+
+    options = (
+        *containers("kitchen", fridge="very close", cabinet="very close"),
+        *containers("office", safe="near", desk_drawer="near", locker="far"),
+        *containers("bedroom", wardrobe="unknown"),
+    )
+    rooms = tuple(
+        RoomView(room, tuple(ObjectView(o.name, "closed") for o in options if o.room == room))
+        for room in ("office", "kitchen", "bedroom")
+    )
+    view = PromptView("mug", "normal", (), rooms, containers=options, hints=(Hint("kitchen", ("cabinet", "locker")),))
+    assert split_containers(view) == (
+        (options[1], options[4]),
+        (options[0], options[2], options[3], options[5]),
+    )
+    lines = user_lines(replace(view, containers=(*options, Option("office", "far", "chest"))))
+    start = lines.index("Closed containers:")
+    assert lines[start + 1 : start + 7] == [
+        "very close, kitchen: cabinet",
+        "far, office: locker",
+        "others very close: kitchen",
+        "others near: office",
+        "others far: chest",
+        "others unknown: bedroom",
+    ]
+    unknown = user_lines(replace(view, hints=()))
+    assert "very close, kitchen: fridge, cabinet" in unknown and not any("others" in line for line in unknown)
+    only = user_lines(replace(view, containers=options[:1]))
+    assert only[only.index("Closed containers:") + 1] == "others very close: kitchen"
+
+
+def test_surfaces_of_unusual_kinds_are_listed_when_nothing_else_is_left() -> None:
+    counter, shelf = Option("kitchen", "near", "counter"), Option("kitchen", "far", "shelf")
+    view = PromptView("mug", "normal", (), (), surfaces=(counter, shelf), hints=(Hint("kitchen", ("counter",)),))
+    assert listed_surfaces(view) == (counter,)
+    assert listed_surfaces(replace(view, hints=())) == listed_surfaces(replace(view, hints=None)) == (counter, shelf)
+    unusual = replace(view, surfaces=(shelf,))
+    assert listed_surfaces(unusual) == (shelf,)
+    assert listed_surfaces(replace(unusual, spaces=(Option("kitchen", "far"),))) == ()
 
 
 def test_what_is_near_the_robot_is_said() -> None:
@@ -178,12 +264,16 @@ def test_what_is_near_the_robot_is_said() -> None:
     assert "You are in no known room." in user_lines(view_of(replace(graph, robot_room="")))
 
 
-def test_history_shows_the_last_five_and_older_invalid_ones() -> None:
-    history = [PastAction(f"explore(room-{i})", "explored") for i in range(8)]
-    lines = user_lines(view_of(house(), history=history, invalid=[PastAction("fly(moon)", "invalid, no such action")]))
-    start = lines.index("Last actions:")
-    assert lines[start - 2 : start] == ["Invalid before:", "fly(moon): invalid, no such action"]
-    assert lines[start + 1 : start + 7] == [f"explore(room-{i}): explored" for i in range(3, 8)] + ["Unexplored space:"]
+def test_a_decision_heeds_the_last_five_actions_and_older_ones_that_failed() -> None:
+    history = [PastAction("fly(moon)", "invalid, no such action")]
+    history += [PastAction(f"explore(room-{i})", "explored", i + 1) for i in range(8)]
+    view = view_of(house(), history=history)
+    assert view.remembered == (history[0], *history[-5:])
+    lines = user_lines(view)
+    assert [line for line in lines if line.startswith(("fly", "explore"))] == [
+        f"{past.command}: {past.outcome}" for past in history
+    ]
+    assert view.after("done()", "invalid, no").history[-1] == PastAction("done()", "invalid, no", 9)
 
 
 @settings(max_examples=150)
@@ -199,12 +289,12 @@ def test_no_label_breaks_a_line_or_brings_in_markup(graph: SceneGraph) -> None:
     assert sum(line.startswith("Task: find the ") for line in lines) == 2
     listed = [*view.spaces, *view.doors, *view.containers, *view.surfaces]
     assert len(lines) <= len(graph.rooms) + len(listed) + 11  # at most one line for each option
-    rooms = lines[lines.index("Rooms:") + 1 :][: len(graph.rooms)]
-    for room, line in zip(view.rooms, rooms):
+    seen = [room for room in view.rooms if room.objects]
+    rooms = lines[lines.index("Log:") + 1 :][: len(seen)]
+    for room, line in zip(seen, rooms, strict=True):
         assert line.startswith(f"{room.name}: ")
-        objects = line[len(room.name) + 2 :].removesuffix("; partly unexplored").split(", ")
-        assert len(objects) == max(1, len(room.objects))
-    assert lines[len(graph.rooms) + 3].startswith("You are in ")
+        assert len(line[len(room.name) + 2 :].split(", ")) == len(room.objects)
+    assert lines[len(seen) + 3].startswith("You are in ")
 
 
 @settings(max_examples=100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from smallplan_planner.generation import PromptBudget, SlmError
 from smallplan_planner.grammar import build_grammar
 from smallplan_planner.policies import SlmPolicy
 from smallplan_planner.priors import load_priors
-from smallplan_planner.prompt import LeftOut, Message, PastAction, PromptView, render
+from smallplan_planner.prompt import LAST_ACTIONS, LeftOut, Message, PastAction, PromptView, listed_surfaces, render
 from smallplan_planner.prompt_budget import fit, fit_room, fit_situation
 from smallplan_planner.resources import DEFAULT_MODEL, resource
 from smallplan_planner.room_prompt import MAX_WORDS, render_room
@@ -29,7 +30,7 @@ from smallplan_planner.search import SearchConfig, SearchEpisode, Situation
 from smallplan_training.teachers.imagined import imagine
 from smallplan_training.teachers.variations import random_target, retarget
 
-LISTS = ("rooms", "invalid", "spaces", "doors", "containers", "surfaces", "matches")
+LISTS = ("rooms", "history", "spaces", "doors", "containers", "surfaces", "matches")
 
 
 def count_characters(messages: Sequence[Message]) -> int:
@@ -59,13 +60,18 @@ def least_budget(view: PromptView) -> int:
     return int(str(caught.value).split("raise n_ctx by ")[1].split(" ")[0])
 
 
+def shown(view: PromptView, name: str) -> tuple[Any, ...]:
+    """What the prompt shows of one of `LISTS`."""
+    return (listed_surfaces(view) if name == "surfaces" else getattr(view, name)) or ()
+
+
 def listed(view: PromptView) -> set[tuple[object, ...]]:
     """Everything that a prompt names, and where."""
     return {
         *((room.name, obj) for room in view.rooms for obj in room.objects),
         *((room.name,) for room in view.rooms),
-        *(("past", past) for past in view.invalid),
-        *((name, option) for name in LISTS[2:6] for option in getattr(view, name)),
+        *(("past", past) for past in view.history),
+        *((name, option) for name in LISTS[2:6] for option in shown(view, name)),
         *(("match", *match) for match in view.matches or ()),
     }
 
@@ -104,7 +110,7 @@ def test_what_does_not_fit_is_cut_to_the_budget_and_counted() -> None:
             assert cut == fitted(view, budget)
             assert listed(cut) < listed(view)
             for name in LISTS:
-                whole, kept = getattr(view, name) or (), getattr(cut, name) or ()
+                whole, kept = shown(view, name), shown(cut, name)
                 assert len(kept) + getattr(cut.left_out, name) == len(whole)
                 assert [item for item in whole if item in kept] == list(kept) or name == "rooms"  # in their order
             whole_rooms = {room.name: room for room in view.rooms}
@@ -128,7 +134,7 @@ def test_a_thing_that_is_kept_stands_everywhere_it_stood() -> None:
         cut = fitted(view, (least_budget(view) + size(view)) // 2)
         objects = {obj.name for room in cut.rooms for obj in room.objects}
         for name in ("containers", "surfaces"):
-            assert [o.name for o in getattr(cut, name)] == [o.name for o in getattr(view, name) if o.name in objects]
+            assert [o.name for o in shown(cut, name)] == [o.name for o in shown(view, name) if o.name in objects]
         assert [name for _, name in cut.matches or ()] == [n for _, n in view.matches or () if n in objects]
         rooms = {room.name for room in cut.rooms}
         options = (*cut.spaces, *cut.doors, *cut.containers, *cut.surfaces)
@@ -175,13 +181,13 @@ def test_a_prompt_is_as_long_as_the_model_can_read_unless_what_is_always_kept_is
 
 
 def test_the_prompt_says_in_each_list_what_it_lacks() -> None:
-    view = replace(crowded().view, invalid=tuple(PastAction(f"explore(x-{i})", "invalid, no") for i in range(200)))
+    view = replace(crowded().view, history=tuple(PastAction(f"explore(x-{i})", "invalid, no", i) for i in range(200)))
     text = render(fitted(view, 6000))[1].content
-    rooms, after = text.split("\nYou are in ")
+    log, after = text.split("\nYou are in ")
     lines = after.split("\n")
-    assert rooms.count("more") >= 10 and "kitchen: " in rooms
+    assert log.count("more") >= 10 and "kitchen: " in log
+    assert re.fullmatch(r"and \d+ more actions", log.split("\n")[-1])
     for head, following in (
-        ("Invalid before:", "Last actions"),
         ("Closed containers:", "Seen from afar"),
         ("Seen from afar:", "Use listed"),
     ):
@@ -221,7 +227,7 @@ def test_the_nearest_option_of_each_kind_comes_first_then_usual_places_then_exit
     view = crowded().view
     few = fitted(view, least_budget(view) + 400)
     for name in LISTS[2:6]:
-        assert getattr(few, name)[:1] == getattr(view, name)[:1]
+        assert shown(few, name)[:1] == shown(view, name)[:1]
     hints = {(hint.room, furniture) for hint in view.hints or () for furniture in hint.furniture}
     assert ("kitchen", "cabinet") in hints
 
@@ -257,11 +263,24 @@ def test_the_robots_own_room_comes_before_what_else_is_far_and_can_not_be_used()
 
 
 def test_of_the_refusals_the_latest_are_kept() -> None:
-    past = tuple(PastAction(f"explore(room-{number})", "invalid, it is locked") for number in range(150))
-    view = replace(next(imagined_views(1)), invalid=past)
+    past = tuple(PastAction(f"explore(room-{number})", "invalid, it is locked", number) for number in range(150))
+    view = replace(next(imagined_views(1)), history=past)
     cut = fitted(view, least_budget(view) + 1000)
-    assert 5 <= len(cut.invalid) < 150
-    assert cut.invalid == past[-len(cut.invalid) :]
+    assert 10 <= len(cut.history) < 150
+    assert cut.history == past[-len(cut.history) :]
+    assert fitted(view, least_budget(view)).history == past[-LAST_ACTIONS:]
+
+
+def test_of_the_older_actions_those_that_came_to_something_go_first() -> None:
+    past = tuple(
+        PastAction(f"explore(room-{number})", "invalid, it is locked" if number % 2 else "explored", number)
+        for number in range(60)
+    )
+    view = replace(next(imagined_views(1)), history=past)
+    cut = fitted(view, size(view) - 200)
+    gone = set(past) - set(cut.history)
+    assert gone and not any(one.failed for one in gone)
+    assert max(one.step for one in gone) < min(one.step for one in cut.history if not one.failed)
 
 
 def test_a_situation_is_cut_to_what_its_reader_can_read_and_else_as_it_was() -> None:

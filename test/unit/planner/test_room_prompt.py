@@ -20,8 +20,17 @@ def test_the_question_lists_what_was_seen_and_what_may_be_answered() -> None:
     assert user.content == "Seen: fridge, oven, wine glass.\nRoom type:"
 
 
-def test_neither_order_nor_number_of_things_changes_the_question() -> None:
-    assert render_room(["bed", "lamp"], TYPES) == render_room(["Lamp", "bed", "bed_3", "lamp"], TYPES)
+def test_the_number_of_things_does_not_change_the_question() -> None:
+    assert render_room(["lamp", "bed"], TYPES) == render_room(["Lamp", "bed", "bed_3", "lamp"], TYPES)
+
+
+def test_what_is_new_stands_behind_what_was_asked_about_before() -> None:
+    """So the beginning of the question is in the KV cache when a room is asked about again."""
+    before, after = (render_room(labels, TYPES)[1].content for labels in (["sink", "bed"], ["sink", "bed", "apple"]))
+    assert after.startswith(before.partition(".")[0]) and "apple" in after
+    many = [f"thing {chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(MAX_WORDS + 5)]
+    told = room_words(many)
+    assert [word for word in many if word in told] == list(told)
 
 
 def test_a_room_full_of_things_is_asked_about_in_bounds() -> None:

@@ -178,9 +178,7 @@ def test_what_usually_bears_things_is_listed_until_the_robot_was_near() -> None:
         Option("kitchen", "near", "cabinet-2"),
         Option("bedroom", "near", "bed"),
     )
-    assert (
-        "Seen from afar:\nnear, kitchen: cabinet-2\nnear, bedroom: bed\n" in render(episode.situation().view)[1].content
-    )
+    assert "Seen from afar:\nnear, kitchen: cabinet-2\n" in render(episode.situation().view)[1].content
     episode.observe(house(stamp=1.0, x=2.5))
     assert from_afar(episode) == ["bed"]
     episode.observe(house(stamp=2.0, x=-9.0))  # what was seen from near stays seen
@@ -263,9 +261,29 @@ def test_the_history_tells_what_was_tried() -> None:
     play(episode, "navigate(bedroom, bed)", Outcome(False, OutcomeCode.UNREACHABLE))
     episode.choose(Answer("explore(attic)"))
     lines = render(episode.situation().view)[1].content.split("\n")
-    start = lines.index("Last actions:")
-    assert lines[start + 1 : start + 3] == [f"{OPEN_CABINET}: opened", "navigate(bedroom, bed): failed, unreachable"]
-    assert lines[start + 3].startswith("explore(attic): invalid, ")
+    start = lines.index(f"{OPEN_CABINET}: opened")
+    assert lines[start + 1] == "navigate(bedroom, bed): failed, unreachable"
+    assert lines[start + 2].startswith("explore(attic): invalid, ")
+
+
+def test_the_log_tells_what_was_seen_behind_which_action() -> None:
+    """Things on the way and things that somebody else opened included; what was told once stays as it was told."""
+    graph = house()
+    bed = graph.object_by_id["bed"]
+    episode = search(graph=replace(graph, objects=tuple(obj for obj in graph.objects if obj != bed)))
+    before = render(episode.situation().view)[1].content.partition("\nYou are in")[0]
+    assert episode.choose(Answer(OPEN_CABINET)) is not None
+    episode.observe(graph)  # the bed comes into sight on the way
+    episode.report(Outcome(True))
+    opened = tuple(replace(obj, state=OpenState.OPEN) if obj.id in ("cab", "cab2") else obj for obj in graph.objects)
+    episode.observe(replace(graph, objects=opened))
+    log = render(episode.situation().view)[1].content.partition("\nYou are in")[0]
+    assert log.startswith(before)
+    assert log.removeprefix(before).split("\n")[1:] == [
+        f"{OPEN_CABINET}: opened",
+        "kitchen: cabinet (opened), cabinet-2 (opened)",
+        "bedroom: bed",
+    ]
 
 
 def test_rooms_without_a_label_are_classified_and_the_history_follows() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from smallplan_planner.actions import ActionKind, ParseError
-from smallplan_planner.prompt import Message, Option, PromptView, render, usual_kinds
+from smallplan_planner.prompt import Message, Option, PromptView, listed_surfaces, render
 from smallplan_planner.response import parse_response
 from smallplan_training.teachers.expert import option_command
 
@@ -78,7 +78,7 @@ def listed_options(view: PromptView) -> list[tuple[ActionKind, Option]]:
             (ActionKind.EXPLORE, view.spaces),
             (ActionKind.GO_TO_AND_OPEN, view.doors),
             (ActionKind.GO_TO_AND_OPEN, view.containers),
-            (ActionKind.NAVIGATE, usual_kinds(view, view.surfaces)),
+            (ActionKind.NAVIGATE, listed_surfaces(view)),
         )
         for option in options
     ]

@@ -21,8 +21,8 @@ from smallplan_planner.prompt import (
     PromptView,
     known_places,
     listed_matches,
+    listed_surfaces,
     split_containers,
-    usual_kinds,
 )
 from smallplan_planner.response import Response
 from smallplan_planner.search import Answer, Situation
@@ -168,7 +168,7 @@ class ExpertTeacher:
         named, others = split_containers(view)
         for kind, options in (
             (ActionKind.GO_TO_AND_OPEN, (*named, *others)),
-            (ActionKind.NAVIGATE, usual_kinds(view, view.surfaces) if self._is_small(view.target) else ()),
+            (ActionKind.NAVIGATE, listed_surfaces(view) if self._is_small(view.target) else ()),
             (ActionKind.EXPLORE, view.spaces),
             (ActionKind.GO_TO_AND_OPEN, view.doors),
         ):

@@ -19,12 +19,12 @@ from smallplan_planner.prompt import (
     Option,
     PromptView,
     listed_matches,
+    listed_surfaces,
     log_entries,
     option_groups,
     option_word,
     render,
     split_containers,
-    usual_kinds,
 )
 from smallplan_training.teachers.expert import CHANCES, Candidate, ExpertTeacher
 
@@ -59,7 +59,7 @@ def mark(view: PromptView, teacher: ExpertTeacher) -> tuple[Mark, ...]:
         return tuple(marks)
     shown = {
         CONTAINERS: split_containers(view)[0],
-        SURFACES: usual_kinds(view, view.surfaces),
+        SURFACES: listed_surfaces(view),
         SPACES: view.spaces,
         DOORS: view.doors,
     }

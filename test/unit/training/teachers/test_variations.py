@@ -13,7 +13,7 @@ from fixtures.graphs import PRIORS as SMALL_PRIORS
 from fixtures.graphs import house
 from smallplan_planner.names import MAX_NAME_LENGTH, matches_target, normalise
 from smallplan_planner.priors import load_priors
-from smallplan_planner.prompt import LAST_ACTIONS, PromptView, known_places, listed_matches
+from smallplan_planner.prompt import PromptView, known_places, listed_matches
 from smallplan_planner.search import Answer, SearchConfig, SearchEpisode
 from smallplan_training.teachers.imagined import imagine
 from smallplan_training.teachers.variations import (
@@ -67,7 +67,17 @@ def test_a_varied_situation_lists_all_that_it_speaks_of(name: str) -> None:
         assert {option.room for option in (*view.spaces, *view.doors)} <= set(rooms)
         assert {(option.room, option.name) for option in view.surfaces} <= things.keys()
         assert {things[option.room, option.name] for option in view.containers} <= {"closed"}
-        assert len(view.history) <= LAST_ACTIONS
+        assert [past.step for past in view.history] == sorted({past.step for past in view.history})
+        now = view.history[-1].step + 1 if view.history else 0
+        for room in view.rooms:
+            assert 0 <= room.since <= now
+            for obj in room.objects:
+                steps = [step for step, _ in obj.before] + [obj.since]
+                assert steps == sorted(set(steps)) and steps[0] >= room.since and steps[-1] <= now
+        for past in view.history:
+            opened = [obj for room in view.rooms for obj in room.objects if obj.before and obj.since == past.step + 1]
+            if past.outcome == "opened" and past.command.partition(", ")[2].rstrip(")") in {name for _, name in things}:
+                assert past.command.partition(", ")[2].rstrip(")") in {obj.name for obj in opened}
         assert set(view.matches or ()) <= things.keys()
 
 
@@ -108,7 +118,7 @@ def test_rename_keeps_the_structure(seed: int) -> None:
     assert [past.outcome for past in new.history] == [past.outcome for past in view.history]
     names = {room.name for room in new.rooms} | {obj.name for room in new.rooms for obj in room.objects}
     listed = {room.name for room in view.rooms} | {obj.name for room in view.rooms for obj in room.objects}
-    for old_past, past in zip((*view.history, *view.invalid), (*new.history, *new.invalid)):
+    for old_past, past in zip(view.history, new.history, strict=True):
         old_words, words = (re.split(r"[(,)] ?", item.command)[1:-1] for item in (old_past, past))
         assert [word in names for word in words] == [word in listed for word in old_words]
 
