@@ -111,9 +111,9 @@ def _actions_on_graph(graph: SceneGraph, rules: ActionRules) -> Iterator[Action]
         frontier = next_frontier(graph, room.id, rules)
         if frontier is not None:
             yield Action(ActionKind.EXPLORE, room.id, frontier.id)
-    objects = [(obj.id, obj.room) for obj in graph.objects]
-    openable = [(door.id, room_id) for door in graph.doors for room_id in door.rooms] + objects
-    targets = {ActionKind.NAVIGATE: objects}
+    openable = [(door.id, room_id) for door in graph.doors for room_id in door.rooms]
+    openable += [(obj.id, obj.room) for obj in graph.objects if obj.openable]
+    targets = {ActionKind.NAVIGATE: [(obj.id, obj.room) for obj in graph.objects]}
     if rules.allow_open:
         targets[ActionKind.GO_TO_AND_OPEN] = openable
     if rules.allow_close:

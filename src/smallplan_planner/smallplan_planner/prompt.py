@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from smallplan_planner.actions import Action, ActionKind, ActionRules
 from smallplan_planner.names import NameBook, find_matches, matches_target, normalise, sanitise, without_counter
@@ -137,6 +138,11 @@ class PromptView:
         """What a decision has to heed: the last actions, and those before them that failed."""
         last = max(0, len(self.history) - LAST_ACTIONS)
         return (*(past for past in self.history[:last] if past.failed), *self.history[last:])
+
+    @cached_property
+    def messages(self) -> tuple[Message, ...]:
+        """What `render` gives, made once: a prompt is counted before it is read."""
+        return Message("system", _system(self)), Message("user", _user(self))
 
     def after(self, command: str, outcome: str) -> PromptView:
         """The view after one action more, from which nothing came to light."""
@@ -278,7 +284,7 @@ def _nearest_first(options: list[tuple[float, Option]]) -> tuple[Option, ...]:
 
 def render(view: PromptView) -> list[Message]:
     """The prompt as chat messages: one system, one user message."""
-    return [Message("system", _system(view)), Message("user", _user(view))]
+    return list(view.messages)
 
 
 def _system(view: PromptView) -> str:

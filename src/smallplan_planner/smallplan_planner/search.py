@@ -303,7 +303,12 @@ class SearchEpisode:
             sights=self._sights,
             surfaces=self._surfaces(rules),
         )
-        options = tuple(action for action in valid if not self._would_repeat(action))
+        last = self._command_to_avoid()
+        options = tuple(
+            action
+            for action in valid
+            if not last or action.kind is ActionKind.DONE or format_command(action, self.names) != last
+        )
         return Situation(self._graph, self.names, self.target, rules, options, view)
 
     def _surfaces(self, rules: ActionRules) -> list[SceneObject]:
@@ -421,15 +426,10 @@ class SearchEpisode:
     def _rules(self) -> ActionRules:
         return ActionRules(self.config.allow_open, self.config.allow_close, frozenset(self._blocked))
 
-    def _would_repeat(self, action: Action) -> bool:
-        """Whether this would be the same command for the third time running, which ends a search."""
+    def _command_to_avoid(self) -> str:
+        """The command that would be the same for the third time running, which ends a search; '' for none."""
         last = self._commands[-(REPEAT_LIMIT - 1) :]
-        return (
-            len(last) == REPEAT_LIMIT - 1
-            and len(set(last)) == 1
-            and action.kind is not ActionKind.DONE
-            and format_command(action, self.names) == last[0]
-        )
+        return last[0] if len(last) == REPEAT_LIMIT - 1 and len(set(last)) == 1 else ""
 
     def _count_retry(self) -> None:
         """Ask again, unless that has been done too often: the answer that ends a search is no retry."""

@@ -23,6 +23,7 @@ _VARIED = 0.65  # share of houses with all types of rooms; the others have sever
 _SEEN_AT_ONCE = 0.6  # share of rooms that are there from the start, and of things seen with their room
 _EXPLORED, _LOOKED_AT, _FAILED = 0.5, 0.1, 0.12  # shares of rooms, of things that can't be opened, of rooms
 _CHANGED = 0.02  # share of things that somebody else opened or closed
+_ANY_LOST, _LOST = 0.06, 0.3  # share of houses with options that no way is known to, and of options in them
 _WORDS = tuple(word for _, word in DISTANCE_WORDS)
 
 
@@ -38,6 +39,11 @@ def imagine(priors: Priors, rng: random.Random) -> PromptView:
     surfaces: list[tuple[float, Option]] = []
     here = rng.randrange(len(types))
     opened, looked = rng.random(), rng.random()
+    lost = _LOST if rng.random() < _ANY_LOST else 0.0
+
+    def measured(distance: int) -> int | None:
+        return None if lost and rng.random() < lost else _nearby(distance, rng)
+
     for index, room_type in enumerate(types):
         name = _named(counter, room_type if rng.random() < 0.85 else "room")
         distance = rng.choices((0, 1), (2, 3))[0] if index == here else rng.choices((0, 1, 2, 3), (1, 6, 6, 3))[0]
@@ -47,15 +53,15 @@ def imagine(priors: Priors, rng: random.Random) -> PromptView:
         rooms.append(RoomView(name, tuple(objects)))
         for obj in objects:
             if obj.state == "closed":
-                containers.append(_option(name, _nearby(distance, rng), rng, obj.name))
+                containers.append(_option(name, measured(distance), rng, obj.name))
             if obj.state != "opened" and priors.is_surface(without_counter(obj.name)) and rng.random() > looked:
-                surfaces.append(_option(name, _nearby(distance, rng), rng, obj.name))
+                surfaces.append(_option(name, measured(distance), rng, obj.name))
         unexplored = rng.random() < 0.4
         if unexplored or rng.random() < 0.2:
             leads_out = not unexplored or rng.random() < 0.3
-            spaces.append(_option(name, _nearby(distance, rng), rng, leads_out=leads_out))
+            spaces.append(_option(name, measured(distance), rng, leads_out=leads_out))
         if rng.random() < 0.4:
-            doors.append(_option(name, _nearby(distance, rng), rng, _named(counter, "door")))
+            doors.append(_option(name, measured(distance), rng, _named(counter, "door")))
     robot_room = rooms[here]
     near = rng.sample([obj.name for obj in robot_room.objects], min(rng.randrange(4), len(robot_room.objects)))
     discovered, history = _tell(rng.sample(rooms, len(rooms)), counter, rng)
@@ -181,8 +187,10 @@ def _nearby(distance: int, rng: random.Random) -> int:
 
 
 def _option(
-    room: str, distance: int, rng: random.Random, name: str = "", leads_out: bool = False
+    room: str, distance: int | None, rng: random.Random, name: str = "", leads_out: bool = False
 ) -> tuple[float, Option]:
+    if distance is None:
+        return len(_WORDS) + rng.random(), Option(room, "unknown", name, leads_out)
     return distance + rng.random(), Option(room, _WORDS[distance], name, leads_out)
 
 
