@@ -102,11 +102,16 @@ class Priors:
     def room_evidence(self, label: str) -> float:
         """How much a thing of this label tells about the type of its room: 0 when it is unknown, or equally likely
         in all of them; else by how much (a logarithm) the likeliest type stands out from the average."""
-        word = _known_word(label, self._room_likelihood)
-        if not word:
-            return 0.0
-        scores = [math.log(self._room_likelihood[word].get(room, 0.0) + _SMOOTHING) for room in self.rooms]
-        return max(scores) - sum(scores) / len(scores)
+        return self._evidence.get(_known_word(label, self._evidence), 0.0)
+
+    @cached_property
+    def _evidence(self) -> dict[str, float]:
+        """Word to `room_evidence`."""
+        scores = {
+            word: [math.log(likelihood.get(room, 0.0) + _SMOOTHING) for room in self.rooms]
+            for word, likelihood in self._room_likelihood.items()
+        }
+        return {word: max(values) - sum(values) / len(values) for word, values in scores.items()}
 
     @cached_property
     def _room_likelihood(self) -> dict[str, dict[str, float]]:

@@ -242,9 +242,8 @@ def listed_matches(view: PromptView, target: str) -> tuple[tuple[str, str], ...]
 
 def _object_view(obj: SceneObject, names: NameBook, sights: Sequence[tuple[int, OpenState]]) -> ObjectView:
     *before, (since, state) = sights or [(0, obj.state)]
-    return ObjectView(
-        names.name(obj.id), _STATE_WORDS[state], since, tuple((since, _STATE_WORDS[state]) for since, state in before)
-    )
+    earlier = tuple((since, _STATE_WORDS[state]) for since, state in before) if before else ()
+    return ObjectView(names.name(obj.id), _STATE_WORDS[state], since, earlier)
 
 
 def _first_seen_first(objects: Iterable[ObjectView]) -> tuple[ObjectView, ...]:

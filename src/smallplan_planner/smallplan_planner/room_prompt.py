@@ -14,14 +14,15 @@ from smallplan_planner.names import MAX_NAME_LENGTH, UNCERTAIN_ROOM, normalise
 from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import Message
 
-MAX_WORDS = 40
-"""Things that one question lists; more tell a model nothing new."""
+MAX_WORDS = 12
+"""Things that one question lists. More tell nothing new, and what is not listed is no reason to ask again."""
 
 
 def room_words(labels: Iterable[str], limit: int = MAX_WORDS) -> tuple[str, ...]:
     """What a question lists for these labels: their distinct words in the order of the labels, '' never.
 
-    Of more than `limit` those are taken that tell the most about a room's type (`Priors.room_evidence`), ties by word.
+    Of more than `limit` those are taken that tell the most about a room's type (`Priors.room_evidence`), of equal ones
+    the first.
     """
     return _most_telling(_distinct_words(labels), limit)
 
@@ -72,6 +73,6 @@ def _distinct_words(labels: Iterable[str]) -> list[str]:
 def _most_telling(words: Sequence[str], limit: int) -> tuple[str, ...]:
     if len(words) > limit:
         evidence = load_priors().room_evidence
-        telling = set(sorted(words, key=lambda word: (-evidence(word), word))[:limit])
+        telling = set(sorted(words, key=evidence, reverse=True)[:limit])
         words = [word for word in words if word in telling]
     return tuple(words)

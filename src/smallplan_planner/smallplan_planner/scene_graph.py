@@ -119,7 +119,14 @@ class SceneGraph:
         return {frontier.id: frontier for frontier in self.frontiers}
 
     def objects_in(self, room_id: str) -> list[SceneObject]:
-        return [obj for obj in self.objects if obj.room == room_id]
+        return self._objects_by_room.get(room_id, [])
+
+    @cached_property
+    def _objects_by_room(self) -> dict[str, list[SceneObject]]:
+        by_room: dict[str, list[SceneObject]] = {}
+        for obj in self.objects:
+            by_room.setdefault(obj.room, []).append(obj)
+        return by_room
 
     def frontiers_of(self, room_id: str) -> list[Frontier]:
         """The room's frontiers, the one `explore` takes first in front (those that lead out, nearest, id)."""
@@ -203,9 +210,11 @@ class SceneGraph:
                 raise SceneGraphError(f"frontier {frontier.id!r}: room {frontier.room!r} is not among the rooms")
 
     def _check_parents(self) -> None:
-        parents = {obj.id: (obj.parent,) for obj in self.objects if obj.parent}
+        parents = {obj.id: obj.parent for obj in self.objects if obj.parent}
+        if parents.keys().isdisjoint(parents.values()):  # as usual: things on furniture, which is on nothing
+            return
         try:
-            TopologicalSorter(parents).prepare()
+            TopologicalSorter({child: (parent,) for child, parent in parents.items()}).prepare()
         except CycleError as error:
             raise SceneGraphError(f"the parents of objects form a cycle: {' -> '.join(error.args[1])}") from error
 

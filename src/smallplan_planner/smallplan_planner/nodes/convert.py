@@ -34,6 +34,7 @@ from smallplan_planner.scene_graph import (
 from smallplan_planner.search import SearchResult
 
 _NANOSECONDS = 1_000_000_000
+_STATES = {int(state): state for state in OpenState}  # a look is quicker than a call of the enumeration
 
 
 def graph_from_msg(msg: SceneGraphMsg) -> SceneGraph:
@@ -51,7 +52,7 @@ def graph_from_msg(msg: SceneGraphMsg) -> SceneGraph:
                 room=obj.room,
                 position=_point(obj.position),
                 distance=obj.distance,
-                state=_state(obj.state, f"object {obj.id!r}"),
+                state=_state(obj.state, "object", obj.id),
                 openable=obj.openable,
                 parent=obj.parent,
                 relation=obj.relation,
@@ -63,7 +64,7 @@ def graph_from_msg(msg: SceneGraphMsg) -> SceneGraph:
                 id=door.id,
                 rooms=tuple(door.rooms),
                 position=_point(door.position),
-                state=_state(door.state, f"door {door.id!r}"),
+                state=_state(door.state, "door", door.id),
                 openable=door.openable,
                 distance=door.distance,
                 label=door.label,
@@ -228,11 +229,10 @@ def seconds_to_msg(seconds: float) -> Time:
     return Time(sec=whole, nanosec=min(_NANOSECONDS - 1, round((seconds - whole) * _NANOSECONDS)))
 
 
-def _state(value: int, what: str) -> OpenState:
-    try:
-        return OpenState(value)
-    except ValueError as error:
-        raise SceneGraphError(f"{what}: state {value}; expected 0 (none), 1 (open) or 2 (closed)") from error
+def _state(value: int, kind: str, element_id: str) -> OpenState:
+    if value not in _STATES:
+        raise SceneGraphError(f"{kind} {element_id!r}: state {value}; expected 0 (none), 1 (open) or 2 (closed)")
+    return _STATES[value]
 
 
 def _point(msg: PointMsg) -> Point:
