@@ -98,7 +98,8 @@ def test_a_view_that_fits_stays_as_it_is() -> None:
     for view in imagined_views(100):
         assert fitted(view, size(view)) is view
         assert "more" not in render(view)[1].content.replace(view.target, "")
-        assert fitted(view, size(view) - 1) != view
+        if least_budget(view) < size(view):
+            assert fitted(view, size(view) - 1) != view
 
 
 def test_what_does_not_fit_is_cut_to_the_budget_and_counted() -> None:
