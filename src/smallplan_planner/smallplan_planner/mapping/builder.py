@@ -18,7 +18,7 @@ import numpy as np
 
 from smallplan_planner.mapping.detections import Detection, DoorDetection
 from smallplan_planner.mapping.frontiers import FrontierCluster, FrontierTracker
-from smallplan_planner.mapping.occupancy import UNKNOWN, CellArray, DistanceField, OccupancyGrid
+from smallplan_planner.mapping.occupancy import UNKNOWN, CellArray, DistanceField, OccupancyGrid, PathSearch
 from smallplan_planner.mapping.placement import ObjectPlacer, Placement
 from smallplan_planner.mapping.rooms import Opening, RoomSegmenter, Segmentation
 from smallplan_planner.mapping.voronoi import voronoi_graph
@@ -56,6 +56,7 @@ class SceneGraphBuilder:
         self._segmenter = RoomSegmenter()
         self._frontiers = FrontierTracker()
         self._placer = ObjectPlacer()
+        self._search = PathSearch()
         self._approach: dict[str, tuple[int, int] | None] = {}
         self._warned: set[str] = set()
         self._field: DistanceField | None = None
@@ -86,7 +87,8 @@ class SceneGraphBuilder:
         detections = sorted(detections, key=lambda d: _object_order(d, robot_xy))
         doors = sorted(doors, key=lambda d: _door_order(d, robot_xy))
 
-        field = DistanceField(grid.traversable(self.robot_radius), grid.resolution, grid.origin, robot_xy)
+        mask = grid.traversable(self.robot_radius)
+        field = DistanceField(mask, grid.resolution, grid.origin, robot_xy, self._search)
         rooms = self._segmenter.update(grid, doors, robot_xy, field)
         self._field, self._grid, self._rooms, self._voronoi = field, grid, rooms, None
         self._approach = {}

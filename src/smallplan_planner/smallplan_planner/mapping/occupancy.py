@@ -23,6 +23,9 @@ UNKNOWN, FREE, OCCUPIED = -1, 0, 100
 SNAP_REACH = 0.5  # m around a start that is not traversable within which a larger part of the floor is preferred
 MIN_POCKET_AREA = 0.25  # m2 of traversable floor that is worth starting from
 
+_WINDOW_STEP = 32  # cells by which a searched window grows, so that its shape seldom changes
+_STEPS = tuple((row, col) for row in (-1, 0, 1) for col in (-1, 0, 1) if row or col)  # to the 8 neighbours of a cell
+
 _HUGE = 50.0  # m of footprint; no house holds such a thing
 _SAME_PHASE = 1e-6  # cells by which the origins of one map may differ from whole cells
 
@@ -106,6 +109,29 @@ class OccupancyGrid:
         return (self.data == FREE) & ~blocked
 
 
+class PathSearch:
+    """Shortest paths over one mask after the other; what depends on the shape of a mask alone is kept for the next."""
+
+    def __init__(self) -> None:
+        self._costs: FloatArray = np.zeros((0, 0))
+        self._search: Any = None
+
+    def paths(self, mask: BoolArray, start: tuple[int, int]) -> tuple[FloatArray, NDArray[np.int16]]:
+        """From a True cell of a mask (H, W) to each cell: the path's length in cells, and its last step, in `_STEPS`.
+
+        Where there is no way the length is inf and the index negative. Both arrays hold until the next call.
+        """
+        height, width = mask.shape
+        if self._costs.shape != (shape := (_rounded_up(height), _rounded_up(width))):
+            # The search reads these costs themselves, not a copy. Were it otherwise, nothing would be reachable.
+            self._costs = np.full(shape, np.inf)
+            self._search = MCP_Geometric(self._costs.T, offsets=[step[::-1] for step in _STEPS])
+        self._costs.fill(np.inf)
+        self._costs[:height, :width][mask] = 1.0
+        lengths, last_steps = self._search.find_costs([start[::-1]])  # of columns and rows: its arrays are Fortran's
+        return lengths.T[:height, :width], last_steps.T[:height, :width]
+
+
 class DistanceField:
     """Geodesic distances from one start over a traversable mask: 8-connected, diagonals count sqrt(2) cells.
 
@@ -119,6 +145,7 @@ class DistanceField:
         resolution: float,
         origin: tuple[float, float],
         start_xy: tuple[float, float],
+        search: PathSearch | None = None,  # to find the paths with; one that is kept saves time
     ) -> None:
         self.resolution = resolution
         self.origin = origin
@@ -126,14 +153,13 @@ class DistanceField:
         """(H, W) metres of path from the start to each cell, inf where unreachable."""
         self.start: tuple[int, int] | None = _nearest_cell(mask, _to_cell(*start_xy, resolution, origin), resolution)
         """The (row, col) that distances are counted from, None without any traversable cell."""
-        self._search: Any = None
         if self.start is None:
             return
         window = window_of(mask)
         self._corner = (window[0].start, window[1].start)
-        self._search = MCP_Geometric(np.where(mask[window], 1.0, np.inf))
-        steps, _ = self._search.find_costs([self._local(*self.start)])
-        self.distances[window] = steps * resolution
+        lengths, last_steps = (search or PathSearch()).paths(mask[window], self._local(*self.start))
+        np.multiply(lengths, resolution, out=self.distances[window])
+        self._last_steps = last_steps.copy()
 
     def distance(self, x: float, y: float) -> float:
         """Metres of path to the cell that holds a point, NaN when it can't be reached."""
@@ -151,8 +177,11 @@ class DistanceField:
         height, width = self.distances.shape
         if not (0 <= row < height and 0 <= col < width) or not math.isfinite(self.distances[row, col]):
             raise ValueError(f"cell ({row}, {col}) can't be reached from {self.start}; ask for `distances` first")
-        cells = np.asarray(self._search.traceback(self._local(row, col))) + np.asarray(self._corner)
-        return _to_worlds(cells, self.resolution, self.origin)
+        cells, cell = [(row, col)], self._local(row, col)
+        while (step := self._last_steps.item(cell)) >= 0:
+            cell = (cell[0] - _STEPS[step][0], cell[1] - _STEPS[step][1])
+            cells.append((cell[0] + self._corner[0], cell[1] + self._corner[1]))
+        return _to_worlds(cells[::-1], self.resolution, self.origin)
 
     def nearest_of(self, flat_cells: CellArray) -> tuple[int, int] | None:
         """The reachable cell of least path distance among flat indices (row * W + col), None if there is none."""
@@ -167,6 +196,10 @@ class DistanceField:
 
     def _local(self, row: int, col: int) -> tuple[int, int]:
         return (row - self._corner[0], col - self._corner[1])
+
+
+def _rounded_up(cells: int) -> int:
+    return math.ceil(cells / _WINDOW_STEP) * _WINDOW_STEP
 
 
 def window_of(mask: BoolArray) -> tuple[slice, slice]:
