@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from skimage.graph import MCP_Geometric
 
+from smallplan_planner.mapping.bits import BitMasks
+
 UNKNOWN, FREE, OCCUPIED = -1, 0, 100
 """The values of a cell, as in nav_msgs/OccupancyGrid."""
 
@@ -95,18 +97,18 @@ class OccupancyGrid:
         def near(rows: int, cols: int) -> bool:
             return math.hypot(rows, cols) * self.resolution < robot_radius - 1e-9
 
-        occupied = self.data == OCCUPIED
-        blocked, beside, width = occupied.copy(), occupied.copy(), 0
         # A disc is a stack of rows: a few shifts of whole rows are much cheaper than a distance transform of the grid.
-        for rows in range(min(math.ceil(robot_radius / self.resolution), max(self.shape)), -1, -1):
-            while near(rows, width + 1):
+        reach = min(math.ceil(robot_radius / self.resolution), max(self.shape))
+        masks = BitMasks(self.shape, margin=reach)
+        blocked = beside = occupied = masks.pack(self.data == OCCUPIED)
+        width = 0
+        for rows in range(reach, -1, -1):
+            while width < reach and near(rows, width + 1):
                 width += 1
-                for cols in (-width, width):
-                    _join_shifted(beside, occupied, 0, cols)
+                beside |= masks.shifted(occupied, 0, width) | masks.shifted(occupied, 0, -width)
             if near(rows, 0):
-                for shift in {-rows, rows}:
-                    _join_shifted(blocked, beside, shift, 0)
-        return (self.data == FREE) & ~blocked
+                blocked |= masks.shifted(beside, rows, 0) | masks.shifted(beside, -rows, 0)
+        return (self.data == FREE) & ~masks.unpack(blocked)
 
 
 class PathSearch:

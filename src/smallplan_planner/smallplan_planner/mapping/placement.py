@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from smallplan_planner.mapping.bits import BitMasks
 from smallplan_planner.mapping.detections import Detection
 from smallplan_planner.mapping.occupancy import (
     OCCUPIED,
@@ -22,7 +23,6 @@ from smallplan_planner.mapping.occupancy import (
     DistanceField,
     IntArray,
     OccupancyGrid,
-    grown,
 )
 from smallplan_planner.mapping.rooms import Segmentation
 
@@ -163,15 +163,11 @@ class ObjectPlacer:
         region[own[0] - corner[0], own[1] - corner[1]] = True
         rows, cols = np.divmod(start, grid.shape[1])
         region[rows - corner[0], cols - corner[1]] = True
-        size = 0
-        while (count := int(np.count_nonzero(region))) > size:
-            size = count
-            beside = region & floor
-            if beside.any():
-                row, col = self._best_floor(np.argwhere(beside) + corner, own)
-                return grid.to_world(row, col)
-            region |= grown(region) & ~wall
-        return None
+        beside = _first_reached(region, floor, ~wall)
+        if not beside.any():
+            return None
+        row, col = self._best_floor(np.argwhere(beside) + corner, own)
+        return grid.to_world(row, col)
 
     def _best_floor(self, cells: IntArray, middle: tuple[int, int]) -> tuple[int, int]:
         """One of the floor cells (N, 2) equally near to a footprint: in the room that has most of them.
@@ -196,6 +192,19 @@ class ObjectPlacer:
 
 def _joined(parts: Iterable[CellArray]) -> CellArray:
     return np.concatenate([_NO_CELLS, *parts])
+
+
+def _first_reached(region: BoolArray, goal: BoolArray, open_cells: BoolArray) -> BoolArray:
+    """The cells of a goal that a region reaches first as it grows over open cells from neighbour to neighbour.
+
+    All are (H, W); none is True where the goal is out of reach.
+    """
+    masks = BitMasks((region.shape[0], region.shape[1]))
+    reached, goals, way = masks.pack(region), masks.pack(goal), masks.pack(open_cells)
+    before = 0
+    while not reached & goals and reached != before:
+        before, reached = reached, reached | masks.grown(reached) & way
+    return masks.unpack(reached & goals)
 
 
 def _parents(by_key: dict[str, Detection]) -> dict[str, str]:
