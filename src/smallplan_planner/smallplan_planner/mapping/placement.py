@@ -67,6 +67,7 @@ class ObjectPlacer:
     def __init__(self) -> None:
         self._anchors: dict[str, _Anchor] = {}
         self._outlines: dict[str, _Outline] = {}
+        self._floor_cells: dict[str, tuple[int, int]] = {}  # of the anchors, on the grid of the outlines
         self._outlined: OccupancyGrid | None = None
         self._by_key: dict[str, Detection] = {}
         self._parents: dict[str, str] = {}
@@ -95,7 +96,7 @@ class ObjectPlacer:
     def _outlines_on(self, grid: OccupancyGrid) -> list[_Outline]:
         """The outline of each detection, kept while the detection and the place of the grid's cells are the same."""
         if self._outlined is None or not grid.has_cells_of(self._outlined):
-            self._outlines, self._outlined = {}, grid
+            self._outlines, self._floor_cells, self._outlined = {}, {}, grid
         for key, detection in self._by_key.items():
             kept = self._outlines.get(key)
             if kept is None or kept.detection is not detection:
@@ -111,15 +112,21 @@ class ObjectPlacer:
 
         Cells of another room than its own do not count: they are near through a wall.
         """
-        cells, sizes = _joined(near), np.array([part.size for part in near], dtype=np.intp)
-        own = self._rooms.labels.ravel().take(cells) == np.repeat(np.array(rooms, dtype=np.int32), sizes)
-        values = np.where(own, self._field.distances.ravel().take(cells), np.inf)
-        some = np.flatnonzero(sizes)
-        starts = (np.cumsum(sizes) - sizes)[some]
-        least = np.minimum.reduceat(values, starts)
-        first = np.flatnonzero(values == np.repeat(least, sizes[some]))
-        nearest = cells[first[np.searchsorted(first, starts)]]
+        cells, sizes = _joined(near), [part.size for part in near]
+        numbers = np.repeat(np.array(rooms, dtype=np.int32), sizes)
+        own = np.flatnonzero(self._rooms.labels.ravel().take(cells) == numbers)
+        cells = cells.take(own)
+        values = self._field.distances.ravel().take(cells)
+        ends = np.searchsorted(own, np.cumsum(sizes))
+        starts = np.concatenate([[0], ends[:-1]])
+        some = np.flatnonzero(ends > starts)
+        starts, counts = starts[some], (ends - starts)[some]
         found: list[tuple[int, int] | None] = [None] * len(near)
+        if not some.size:
+            return found
+        least = np.minimum.reduceat(values, starts)
+        first = np.flatnonzero(values == np.repeat(least, counts))
+        nearest = cells[first[np.searchsorted(first, starts)]]
         for index, value, cell in zip(some.tolist(), least.tolist(), nearest.tolist()):
             if value < math.inf:
                 found[index] = divmod(cell, self._grid.shape[1])
@@ -142,7 +149,11 @@ class ObjectPlacer:
             if floor is None:
                 return self._rooms.room_at(*self._clamped(x, y))
             anchor = self._anchors[detection.key] = _Anchor(floor, (x, y))
-        return self._rooms.room_at(*self._clamped(*anchor.floor))
+            self._floor_cells.pop(detection.key, None)
+        cell = self._floor_cells.get(detection.key)
+        if cell is None:
+            cell = self._floor_cells[detection.key] = self._clamped(*anchor.floor)
+        return self._rooms.room_at(*cell)
 
     def _floor_beside(self, detection: Detection) -> tuple[float, float] | None:
         """The free floor nearest to a detection's footprint that no wall separates from it, None if there is none."""

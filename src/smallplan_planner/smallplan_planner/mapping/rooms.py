@@ -73,7 +73,7 @@ class Segmentation:
 
     def room_at(self, row: int, col: int) -> int:
         """The room that a cell belongs to, or is nearest to when it is no floor of a room."""
-        return int(self.labels[row, col] or self.nearest[row, col])
+        return self.labels.item(row, col) or self.nearest.item(row, col)
 
     def cells(self) -> tuple[CellArray, CellArray]:
         """Flat indices of the cells of each room, one room after the other as in `numbers`; where each one's begin.
@@ -88,7 +88,7 @@ class Segmentation:
             if not counts[number]:  # all that is known of it lies in an opening
                 core |= labels == number
         flat, labels = flat[core], labels[core]
-        order = np.argsort(labels, kind="stable")
+        order = np.argsort(labels.astype(np.int16), kind="stable")  # a radix sort, of such small numbers
         return flat[order], np.searchsorted(labels, self.numbers, sorter=order)
 
 
@@ -219,7 +219,7 @@ def _sides(grid: OccupancyGrid, door: DoorDetection, parts: LabelArray) -> tuple
     behind the jambs or behind a wall further on is not taken for a side.
     """
     left, right = _side_rays(grid.shape, grid.resolution, grid.origin, door.a, door.b)
-    return (_first_parts(parts.ravel()[left]), _first_parts(parts.ravel()[right]))
+    return (_first_parts(parts.ravel().take(left)), _first_parts(parts.ravel().take(right)))
 
 
 def _first_parts(rays: LabelArray) -> list[int]:
