@@ -18,7 +18,7 @@ import numpy as np
 
 from smallplan_planner.mapping.detections import Detection, DoorDetection
 from smallplan_planner.mapping.frontiers import FrontierCluster, FrontierTracker
-from smallplan_planner.mapping.occupancy import UNKNOWN, CellArray, DistanceField, OccupancyGrid, PathSearch
+from smallplan_planner.mapping.occupancy import UNKNOWN, BoolArray, CellArray, DistanceField, OccupancyGrid, PathSearch
 from smallplan_planner.mapping.placement import ObjectPlacer, Placement
 from smallplan_planner.mapping.rooms import Opening, RoomSegmenter, Segmentation
 from smallplan_planner.mapping.voronoi import voronoi_graph
@@ -63,6 +63,7 @@ class SceneGraphBuilder:
         self._usable_items: dict[str, Detection | DoorDetection] = {}
         self._warned: set[str] = set()
         self._field: DistanceField | None = None
+        self._mask: BoolArray | None = None  # (H, W) what the field leads over
         self._grid: OccupancyGrid | None = None
         self._rooms: Segmentation | None = None
         self._voronoi: nx.Graph | None = None
@@ -89,8 +90,7 @@ class SceneGraphBuilder:
         # In an order that depends on where things are alone, so that the input's order and keys don't matter.
         doors = sorted(doors, key=lambda d: _door_order(d, robot_xy))
 
-        mask = grid.traversable(self.robot_radius)
-        field = DistanceField(mask, grid.resolution, grid.origin, robot_xy, self._search)
+        field = self._distances(grid, robot_xy)
         rooms = self._segmenter.update(grid, doors, robot_xy, field)
         self._field, self._grid, self._rooms, self._voronoi = field, grid, rooms, None
         self._approach = {}
@@ -153,6 +153,16 @@ class SceneGraphBuilder:
         """
         return self._approach[target_id]
 
+    def _distances(self, grid: OccupancyGrid, robot_xy: tuple[float, float]) -> DistanceField:
+        """Path distances from the robot; those of the last update while it stays and can go where it could."""
+        mask = grid.traversable(self.robot_radius)
+        kept, old = self._field, self._mask
+        stayed = kept is not None and kept.start == grid.to_cell(*robot_xy) and grid.has_cells_of(self.grid)
+        if kept is not None and old is not None and stayed and np.array_equal(mask, old):
+            return kept
+        self._mask = mask
+        return DistanceField(mask, grid.resolution, grid.origin, robot_xy, self._search)
+
     def _usable(self, items: Iterable[_Item]) -> list[_Item]:
         """The items whose numbers make sense, one per key (the last)."""
         kept = {}
@@ -185,7 +195,7 @@ class SceneGraphBuilder:
     def _room_nodes(self) -> tuple[Room, ...]:
         rooms, grid = self.segmentation, self.grid
         cells, starts = rooms.cells()
-        counts = np.diff(starts, append=len(cells))
+        counts = np.concatenate([starts[1:], [len(cells)]]) - starts
         rows, cols = np.divmod(cells, grid.shape[1])
         mean_row, mean_col = (np.repeat(np.add.reduceat(part, starts) / counts, counts) for part in (rows, cols))
         off_centre = (rows - mean_row) ** 2 + (cols - mean_col) ** 2

@@ -29,6 +29,7 @@ _WINDOW_STEP = 32  # cells by which a searched window grows, so that its shape s
 _STEPS = tuple((row, col) for row in (-1, 0, 1) for col in (-1, 0, 1) if row or col)  # to the 8 neighbours of a cell
 
 _HUGE = 50.0  # m of footprint; no house holds such a thing
+_QUARTER = math.pi / 2  # rad
 _SAME_PHASE = 1e-6  # cells by which the origins of one map may differ from whole cells
 
 BoolArray = NDArray[np.bool_]
@@ -236,8 +237,7 @@ def cells_within(
     that lies outside of the grid is left out.
     """
     # A growing grid moves its origin by whole cells. What is worked out is kept by where the cells lie, not by that.
-    left, bottom = (math.floor(value / resolution + _SAME_PHASE) for value in origin)
-    phase = (round(origin[0] / resolution - left, 9), round(origin[1] / resolution - bottom, 9))
+    left, bottom, phase = _place(resolution, origin)
     window = (bottom, bottom + shape[0], left, left + shape[1])
     huge = footprint is not None and max(footprint[:2]) > _HUGE
     first_row, first_col, inside = _lattice_within(resolution, phase, x, y, radius, footprint, window if huge else None)
@@ -247,6 +247,13 @@ def cells_within(
     flat = _flat_indices(shape)[row : row + inside.shape[0], col : col + inside.shape[1]][inside]
     flat.flags.writeable = False
     return flat
+
+
+@lru_cache(maxsize=64)
+def _place(resolution: float, origin: tuple[float, float]) -> tuple[int, int, tuple[float, float]]:
+    """Where a grid begins on one without an edge: the column and the row there, and the phase of that grid's cells."""
+    left, bottom = (math.floor(value / resolution + _SAME_PHASE) for value in origin)
+    return left, bottom, (round(origin[0] / resolution - left, 9), round(origin[1] / resolution - bottom, 9))
 
 
 @lru_cache(maxsize=16)
@@ -270,6 +277,10 @@ def _lattice_within(
     What a mistake of perception makes larger than any house is told of within a window only.
     """
     length, width, yaw = footprint or (0.0, 0.0, 0.0)
+    turns = round(yaw / _QUARTER)
+    upright = abs(yaw - turns * _QUARTER) < 1e-9
+    if upright:
+        length, width, yaw = (width, length, 0.0) if turns % 2 else (length, width, 0.0)
     cos, sin = math.cos(yaw), math.sin(yaw)
     reach_x = (abs(cos) * length + abs(sin) * width) / 2 + radius
     reach_y = (abs(sin) * length + abs(cos) * width) / 2 + radius
@@ -279,10 +290,9 @@ def _lattice_within(
     if window is not None:
         row_0, row_1 = max(row_0, window[0]), min(row_1, window[1] - 1)
         col_0, col_1 = max(col_0, window[2]), min(col_1, window[3] - 1)
-    rows, cols = np.arange(row_0, row_1 + 1), np.arange(col_0, col_1 + 1)
-    dx = ((cols + 0.5) * resolution + origin[0] - x)[None, :]
-    dy = ((rows + 0.5) * resolution + origin[1] - y)[:, None]
-    u, v = (cos * dx + sin * dy, cos * dy - sin * dx) if sin else (cos * dx, cos * dy)  # mostly a row and a column
+    dx = (np.arange(col_0 + 0.5, col_1 + 1) * resolution + origin[0] - x)[None, :]
+    dy = (np.arange(row_0 + 0.5, row_1 + 1) * resolution + origin[1] - y)[:, None]
+    u, v = (dx, dy) if upright else (cos * dx + sin * dy, cos * dy - sin * dx)  # mostly a row and a column
     along = np.maximum(np.abs(u) - length / 2, 0.0)
     across = np.maximum(np.abs(v) - width / 2, 0.0)
     inside = along**2 + across**2 <= radius**2 + 1e-12  # the slack keeps cells on the border in
