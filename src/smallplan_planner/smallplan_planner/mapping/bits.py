@@ -41,10 +41,6 @@ class BitMasks:
         """The True cells and their 4-neighbours, some of which may lie in the margin."""
         return bits | bits << 1 | bits >> 1 | bits << self._stride | bits >> self._stride
 
-    def surrounded(self, bits: int) -> int:
-        """The cells all of whose 4-neighbours are True; beyond the edge nothing is."""
-        return bits << 1 & bits >> 1 & bits << self._stride & bits >> self._stride
-
     @property
     def _stride(self) -> int:
         return self.shape[1] + self.margin

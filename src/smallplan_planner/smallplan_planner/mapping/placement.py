@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,8 +36,7 @@ MIN_FURNITURE_AREA = 0.05  # m2 of footprint; what is smaller hides no floor wor
 _NO_CELLS: CellArray = np.zeros(0, dtype=np.intp)
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """Where one object is."""
 
     room: int  # number of its room
@@ -188,11 +188,13 @@ class ObjectPlacer:
         numbers = self._rooms.labels[cells[:, 0], cells[:, 1]]
         paths = self._field.distances[cells[:, 0], cells[:, 1]]
         votes = np.bincount(numbers)
-        rivals = [int(number) for number in np.flatnonzero(votes * 2 >= votes.max())]
-        chosen = min(rivals, key=lambda n: (n != self._rooms.robot_room, float(paths[numbers == n].min()), n))
+        rivals = np.flatnonzero(votes * 2 >= votes.max()).tolist()
+        chosen = rivals[0]
+        if len(rivals) > 1:
+            chosen = min(rivals, key=lambda n: (n != self._rooms.robot_room, float(paths[numbers == n].min()), n))
         mine = cells[numbers == chosen]
-        best = mine[int(np.argmin(((mine - np.asarray(middle)) ** 2).sum(axis=1)))]
-        return (int(best[0]), int(best[1]))
+        best = int(((mine[:, 0] - middle[0]) ** 2 + (mine[:, 1] - middle[1]) ** 2).argmin())
+        return (int(mine[best, 0]), int(mine[best, 1]))
 
     def _clamped(self, x: float, y: float) -> tuple[int, int]:
         """The cell of a point, or the nearest cell of the grid when it lies outside."""

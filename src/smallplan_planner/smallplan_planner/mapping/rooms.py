@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from smallplan_planner.mapping.bits import BitMasks
 from smallplan_planner.mapping.detections import DoorDetection
 from smallplan_planner.mapping.occupancy import (
     FREE,
@@ -335,10 +334,7 @@ def _nearest_labels(labels: LabelArray, cells: CellArray) -> LabelArray:
     """(N,): the label that is nearest to each of these cells (flat indices, N), as `_spread` tells it."""
     if not cells.size:
         return np.zeros(0, dtype=np.int32)
-    masks = BitMasks((labels.shape[0], labels.shape[1]))
-    labelled = masks.pack(labels > 0)
-    # What has labels all around it is nearest to nothing without one.
-    border = np.flatnonzero(masks.unpack(labelled & ~masks.surrounded(labelled)))
+    border = _border(labels > 0)
     rows, cols = np.divmod(border.astype(np.int32), labels.shape[1])  # small numbers: there are many pairs of them
     order = np.argsort(cols, kind="stable")  # as the distance transform decides between equally near ones
     rows, cols = rows[order], cols[order]
@@ -347,6 +343,17 @@ def _nearest_labels(labels: LabelArray, cells: CellArray) -> LabelArray:
     at_row, at_col = np.divmod(cells.astype(np.int32), labels.shape[1])
     nearest = ((rows - at_row[:, None]) ** 2 + (cols - at_col[:, None]) ** 2).argmin(axis=1)
     return labels[rows[nearest], cols[nearest]]
+
+
+def _border(mask: BoolArray) -> CellArray:
+    """The True cells (flat indices) without those all of whose neighbours are, which nothing else is nearest to."""
+    flat, width = mask.ravel(), mask.shape[1]
+    end = max(flat.size - width, width)
+    border = flat.copy()
+    border[width:end] &= ~(
+        flat[: end - width] & flat[2 * width :] & flat[width - 1 : end - 1] & flat[width + 1 : end + 1]
+    )
+    return np.flatnonzero(border)
 
 
 def _spread(labels: LabelArray) -> LabelArray:
