@@ -18,7 +18,7 @@ import numpy as np
 
 from smallplan_planner.mapping.detections import Detection, DoorDetection
 from smallplan_planner.mapping.frontiers import FrontierCluster, FrontierTracker
-from smallplan_planner.mapping.occupancy import UNKNOWN, CellArray, DistanceField, OccupancyGrid
+from smallplan_planner.mapping.occupancy import UNKNOWN, BoolArray, CellArray, DistanceField, OccupancyGrid, PathSearch
 from smallplan_planner.mapping.placement import ObjectPlacer, Placement
 from smallplan_planner.mapping.rooms import Opening, RoomSegmenter, Segmentation
 from smallplan_planner.mapping.voronoi import voronoi_graph
@@ -52,13 +52,18 @@ class SceneGraphBuilder:
         """Graph id -> detection key, of objects and doors."""
         self.id_of: dict[str, str] = {}
         """Detection key -> graph id, of objects and doors."""
+        self._object_ids: dict[str, str] = {}
+        """Detection key -> graph id, of objects alone, in the order of their numbers."""
         self._counts = {"object": 0, "door": 0}
         self._segmenter = RoomSegmenter()
         self._frontiers = FrontierTracker()
         self._placer = ObjectPlacer()
+        self._search = PathSearch()
         self._approach: dict[str, tuple[int, int] | None] = {}
+        self._usable_items: dict[str, Detection | DoorDetection] = {}
         self._warned: set[str] = set()
         self._field: DistanceField | None = None
+        self._mask: BoolArray | None = None  # (H, W) what the field leads over
         self._grid: OccupancyGrid | None = None
         self._rooms: Segmentation | None = None
         self._voronoi: nx.Graph | None = None
@@ -83,14 +88,14 @@ class SceneGraphBuilder:
         detections = self._usable(detections)
         doors = self._usable(doors)
         # In an order that depends on where things are alone, so that the input's order and keys don't matter.
-        detections = sorted(detections, key=lambda d: _object_order(d, robot_xy))
         doors = sorted(doors, key=lambda d: _door_order(d, robot_xy))
 
-        field = DistanceField(grid.traversable(self.robot_radius), grid.resolution, grid.origin, robot_xy)
+        field = self._distances(grid, robot_xy)
         rooms = self._segmenter.update(grid, doors, robot_xy, field)
         self._field, self._grid, self._rooms, self._voronoi = field, grid, rooms, None
         self._approach = {}
 
+        detections = self._by_id(detections, robot_xy)
         placements = self._placer.update(grid, rooms, field, detections)
         frontiers = self._frontiers.update(grid, rooms, field, self._placer.covered, robot_xy if scanned else None)
         graph = SceneGraph(
@@ -148,16 +153,36 @@ class SceneGraphBuilder:
         """
         return self._approach[target_id]
 
+    def _distances(self, grid: OccupancyGrid, robot_xy: tuple[float, float]) -> DistanceField:
+        """Path distances from the robot; those of the last update while it stays and can go where it could."""
+        mask = grid.traversable(self.robot_radius)
+        kept, old = self._field, self._mask
+        stayed = kept is not None and kept.start == grid.to_cell(*robot_xy) and grid.has_cells_of(self.grid)
+        if kept is not None and old is not None and stayed and np.array_equal(mask, old):
+            return kept
+        self._mask = mask
+        return DistanceField(mask, grid.resolution, grid.origin, robot_xy, self._search)
+
     def _usable(self, items: Iterable[_Item]) -> list[_Item]:
         """The items whose numbers make sense, one per key (the last)."""
         kept = {}
         for item in items:
-            if item.is_usable():
+            if self._usable_items.get(item.key) is item:
                 kept[item.key] = item
+            elif item.is_usable():
+                kept[item.key] = self._usable_items[item.key] = item
             elif item.key not in self._warned:
                 self._warned.add(item.key)
                 log.warning("left out of the map, because its numbers are not finite or far outside: %r", item)
         return list(kept.values())
+
+    def _by_id(self, detections: Sequence[Detection], robot_xy: tuple[float, float]) -> list[Detection]:
+        """The objects (one per key) in the order of their numbers; those that are new get theirs, the nearest first."""
+        by_key = {detection.key: detection for detection in detections}
+        new = [detection for key, detection in by_key.items() if key not in self._object_ids]
+        for detection in sorted(new, key=lambda d: _object_order(d, robot_xy)):
+            self._object_ids[detection.key] = self._id("object", detection.key)
+        return [by_key[key] for key in self._object_ids if key in by_key]
 
     def _id(self, kind: str, key: str) -> str:
         """The id of a detection, given at first sight. Keys of objects and doors share one name space."""
@@ -170,7 +195,7 @@ class SceneGraphBuilder:
     def _room_nodes(self) -> tuple[Room, ...]:
         rooms, grid = self.segmentation, self.grid
         cells, starts = rooms.cells()
-        counts = np.diff(starts, append=len(cells))
+        counts = np.concatenate([starts[1:], [len(cells)]]) - starts
         rows, cols = np.divmod(cells, grid.shape[1])
         mean_row, mean_col = (np.repeat(np.add.reduceat(part, starts) / counts, counts) for part in (rows, cols))
         off_centre = (rows - mean_row) ** 2 + (cols - mean_col) ** 2
@@ -185,11 +210,9 @@ class SceneGraphBuilder:
         return tuple(found)
 
     def _objects(self, detections: Sequence[Detection], placements: Sequence[Placement]) -> tuple[SceneObject, ...]:
-        for detection in detections:
-            self._id("object", detection.key)
         found = []
         for detection, placed in zip(detections, placements):
-            object_id = self.id_of[detection.key]
+            object_id = self._object_ids[detection.key]
             self._approach[object_id] = placed.approach
             found.append(
                 SceneObject(
@@ -200,11 +223,11 @@ class SceneGraphBuilder:
                     distance=self._distance_to(placed.approach),
                     state=detection.state,
                     openable=detection.openable,
-                    parent=self.id_of[placed.parent] if placed.parent else "",
+                    parent=self._object_ids[placed.parent] if placed.parent else "",
                     relation=detection.relation if placed.parent and detection.relation in ("on", "in") else "",
                 )
             )
-        return tuple(sorted(found, key=lambda obj: _number(obj.id)))
+        return tuple(found)
 
     def _doors(self, openings: Sequence[Opening]) -> tuple[Door, ...]:
         found = []
@@ -233,8 +256,8 @@ class SceneGraphBuilder:
         yaw = math.atan2(door.b[1] - door.a[1], door.b[0] - door.a[0])
         front = (door.length, 2 * DOOR_APPROACH, yaw)
         cells = grid.cells_within(*door.center, 0.0, front)
-        numbers = self.segmentation.labels.ravel()[cells]
-        return cells[np.logical_or.reduce([numbers == room for room in opening.rooms])]
+        numbers, rooms = self.segmentation.labels.ravel().take(cells), opening.rooms
+        return cells[(numbers == rooms[0]) | (numbers == rooms[-1])]
 
     def _frontier(self, frontier: FrontierCluster) -> Frontier:
         frontier_id = f"frontier_{frontier.number}"
@@ -244,7 +267,7 @@ class SceneGraphBuilder:
         )
 
     def _distance_to(self, cell: tuple[int, int] | None) -> float:
-        return UNKNOWN_DISTANCE if cell is None else float(self.field.distances[cell])
+        return UNKNOWN_DISTANCE if cell is None else self.field.distances.item(cell)
 
 
 def _object_order(detection: Detection, robot_xy: tuple[float, float]) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage
@@ -17,13 +18,14 @@ from smallplan_planner.mapping.occupancy import (
     FREE,
     UNKNOWN,
     BoolArray,
+    CellArray,
     DistanceField,
     IntArray,
     OccupancyGrid,
     grown,
     window_of,
 )
-from smallplan_planner.mapping.rooms import Segmentation, resample
+from smallplan_planner.mapping.rooms import FOUR, Segmentation, resample
 
 MIN_LENGTH = 0.4  # m of edge; shorter ones are gaps between rays, not something to explore
 MIN_OPENING_LENGTH = 0.2  # m, in an opening, which may be seen at a sharp angle
@@ -32,6 +34,8 @@ APPROACH = 0.8  # m around a frontier's middle in which a cell to stand on is lo
 ARRIVED = 0.2  # m from a frontier's point at which the robot is there
 SAME_FRONTIER = 1.0  # m that a frontier's point may move between updates and still be the same one
 
+Cells = tuple[CellArray, CellArray]
+"""Rows (N,) and columns (N,)."""
 EIGHT = np.ones((3, 3), dtype=bool)
 
 
@@ -79,7 +83,7 @@ class FrontierTracker:
             if scanned_from is not None and math.dist(cluster.position, scanned_from) <= ARRIVED:
                 if self._exhausted is None:
                     self._exhausted = np.zeros(grid.shape, dtype=bool)
-                self._exhausted[stretch[:, 0], stretch[:, 1]] = True
+                self._exhausted[stretch] = True
             else:
                 candidates.append(cluster)
         self._exhausted_grid = grid
@@ -121,7 +125,7 @@ def frontier_cells(grid: OccupancyGrid, covered: BoolArray | None = None) -> Boo
     inside = unknown[window]
     around = np.ones((inside.shape[0] + 2, inside.shape[1] + 2), dtype=bool)
     around[1:-1, 1:-1] = inside
-    pockets, _ = ndimage.label(around)
+    pockets, _ = ndimage.label(around, FOUR)
     large = np.bincount(pockets.ravel()) * grid.resolution**2 >= MIN_POCKET_AREA
     large[0] = False
     large[pockets[0, 0]] = True
@@ -132,56 +136,65 @@ def frontier_cells(grid: OccupancyGrid, covered: BoolArray | None = None) -> Boo
 
 def _clusters(
     grid: OccupancyGrid, rooms: Segmentation, field: DistanceField, edge: BoolArray
-) -> list[tuple[FrontierCluster, IntArray]]:
-    """The frontiers along an edge (H, W), without numbers yet (0), each with its edge cells (N, 2)."""
+) -> list[tuple[FrontierCluster, Cells]]:
+    """The frontiers along an edge (H, W), without numbers yet (0), each with its edge cells."""
     window = window_of(edge)
     inside = edge[window]
     if inside.size == 0:
         return []
-    labels, _ = ndimage.label(inside, structure=EIGHT)
+    labels, _ = ndimage.label(inside, EIGHT)
     flat = np.flatnonzero(inside)
     rows, cols = np.divmod(flat, inside.shape[1])
-    cells = np.stack([rows + window[0].start, cols + window[1].start], axis=1)
-    room_of = rooms.labels[cells[:, 0], cells[:, 1]]
-    out = rooms.leads_out[cells[:, 0], cells[:, 1]]
+    rows, cols = rows + window[0].start, cols + window[1].start
+    room_of, out = rooms.labels[rows, cols], rooms.leads_out[rows, cols]
     # One cluster per connected stretch, room and side of an opening.
     codes = (labels.ravel()[flat].astype(np.int64) * (int(room_of.max()) + 1) + room_of) * 2 + out
     order = np.argsort(codes, kind="stable")
-    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    codes = codes[order]
+    starts = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist(), len(order)]
     found = []
-    for members in np.split(order, starts[1:]):
-        leads_out, room = bool(out[members[0]]), int(room_of[members[0]])
-        length = len(members) * grid.resolution
+    for start, end in pairwise(starts):
+        first = order[start]
+        leads_out, room = bool(out[first]), int(room_of[first])
+        length = (end - start) * grid.resolution
         if room == 0 or length < (MIN_OPENING_LENGTH if leads_out else MIN_LENGTH) - 1e-9:
             continue
-        stretch = cells[members]
+        members = order[start:end]
+        stretch = (rows[members], cols[members])
         cell = _standing_point(grid, rooms, field, stretch, room)
         if cell is not None:
-            distance = float(field.distances[cell])
+            distance = field.distances.item(cell)
             found.append((FrontierCluster(0, room, cell, grid.to_world(*cell), leads_out, length, distance), stretch))
     return found
 
 
 def _standing_point(
-    grid: OccupancyGrid, rooms: Segmentation, field: DistanceField, stretch: IntArray, room: int
+    grid: OccupancyGrid, rooms: Segmentation, field: DistanceField, stretch: Cells, room: int
 ) -> tuple[int, int] | None:
-    """The reachable cell nearest to the middle of a stretch of edge cells (N, 2), None if it can't be gone to.
+    """The reachable cell nearest to the middle of a stretch of edge cells, None if it can't be gone to.
 
     Where the stretch itself is too close to an obstacle to stand on, it is the nearest cell of the room from
     which its middle is in sight.
     """
-    middle = stretch[int(np.argmin(((stretch - stretch.mean(axis=0)) ** 2).sum(axis=1)))]
-    near = stretch[np.isfinite(field.distances[stretch[:, 0], stretch[:, 1]])]
-    if near.size == 0:
-        x, y = grid.to_world(int(middle[0]), int(middle[1]))
-        flat = grid.cells_within(x, y, APPROACH)
+    rows, cols = stretch
+    middle = _nearest_to(stretch, (rows.sum() / rows.size, cols.sum() / cols.size))
+    reachable = field.distances[stretch] < np.inf
+    near = (rows[reachable], cols[reachable])
+    if near[0].size == 0:
+        flat = grid.cells_within(*grid.to_world(*middle), APPROACH)
         flat = flat[np.isfinite(field.distances.ravel()[flat]) & (rooms.labels.ravel()[flat] == room)]
-        near = np.stack(np.divmod(flat, grid.shape[1]), axis=1)
-        near = near[_in_sight(grid, near, middle)]
-        if near.size == 0:
+        flat = flat[_in_sight(grid, np.stack(np.divmod(flat, grid.shape[1]), axis=1), np.array(middle))]
+        if flat.size == 0:
             return None
-    best = near[int(np.argmin(((near - middle) ** 2).sum(axis=1)))]
-    return (int(best[0]), int(best[1]))
+        near = np.divmod(flat, grid.shape[1])
+    return _nearest_to(near, middle)
+
+
+def _nearest_to(cells: Cells, point: tuple[float, float]) -> tuple[int, int]:
+    """The (row, col) of the first of the cells that are nearest to a point (row, col)."""
+    rows, cols = cells
+    best = int(((rows - point[0]) ** 2 + (cols - point[1]) ** 2).argmin())
+    return (int(rows[best]), int(cols[best]))
 
 
 def _in_sight(grid: OccupancyGrid, cells: IntArray, target: IntArray) -> BoolArray:

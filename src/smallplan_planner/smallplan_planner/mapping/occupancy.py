@@ -17,13 +17,19 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from skimage.graph import MCP_Geometric
 
+from smallplan_planner.mapping.bits import BitMasks
+
 UNKNOWN, FREE, OCCUPIED = -1, 0, 100
 """The values of a cell, as in nav_msgs/OccupancyGrid."""
 
 SNAP_REACH = 0.5  # m around a start that is not traversable within which a larger part of the floor is preferred
 MIN_POCKET_AREA = 0.25  # m2 of traversable floor that is worth starting from
 
+_WINDOW_STEP = 32  # cells by which a searched window grows, so that its shape seldom changes
+_STEPS = tuple((row, col) for row in (-1, 0, 1) for col in (-1, 0, 1) if row or col)  # to the 8 neighbours of a cell
+
 _HUGE = 50.0  # m of footprint; no house holds such a thing
+_QUARTER = math.pi / 2  # rad
 _SAME_PHASE = 1e-6  # cells by which the origins of one map may differ from whole cells
 
 BoolArray = NDArray[np.bool_]
@@ -92,18 +98,41 @@ class OccupancyGrid:
         def near(rows: int, cols: int) -> bool:
             return math.hypot(rows, cols) * self.resolution < robot_radius - 1e-9
 
-        occupied = self.data == OCCUPIED
-        blocked, beside, width = occupied.copy(), occupied.copy(), 0
         # A disc is a stack of rows: a few shifts of whole rows are much cheaper than a distance transform of the grid.
-        for rows in range(min(math.ceil(robot_radius / self.resolution), max(self.shape)), -1, -1):
-            while near(rows, width + 1):
+        reach = min(math.ceil(robot_radius / self.resolution), max(self.shape))
+        masks = BitMasks(self.shape, margin=reach)
+        blocked = beside = occupied = masks.pack(self.data == OCCUPIED)
+        width = 0
+        for rows in range(reach, -1, -1):
+            while width < reach and near(rows, width + 1):
                 width += 1
-                for cols in (-width, width):
-                    _join_shifted(beside, occupied, 0, cols)
+                beside |= masks.shifted(occupied, 0, width) | masks.shifted(occupied, 0, -width)
             if near(rows, 0):
-                for shift in {-rows, rows}:
-                    _join_shifted(blocked, beside, shift, 0)
-        return (self.data == FREE) & ~blocked
+                blocked |= masks.shifted(beside, rows, 0) | masks.shifted(beside, -rows, 0)
+        return (self.data == FREE) & ~masks.unpack(blocked)
+
+
+class PathSearch:
+    """Shortest paths over one mask after the other; what depends on the shape of a mask alone is kept for the next."""
+
+    def __init__(self) -> None:
+        self._costs: FloatArray = np.zeros((0, 0))
+        self._search: Any = None
+
+    def paths(self, mask: BoolArray, start: tuple[int, int]) -> tuple[FloatArray, NDArray[np.int16]]:
+        """From a True cell of a mask (H, W) to each cell: the path's length in cells, and its last step, in `_STEPS`.
+
+        Where there is no way the length is inf and the index negative. Both arrays hold until the next call.
+        """
+        height, width = mask.shape
+        if self._costs.shape != (shape := (_rounded_up(height), _rounded_up(width))):
+            # The search reads these costs themselves, not a copy. Were it otherwise, nothing would be reachable.
+            self._costs = np.full(shape, np.inf)
+            self._search = MCP_Geometric(self._costs.T, offsets=[step[::-1] for step in _STEPS])
+        self._costs.fill(np.inf)
+        self._costs[:height, :width][mask] = 1.0
+        lengths, last_steps = self._search.find_costs([start[::-1]])  # of columns and rows: its arrays are Fortran's
+        return lengths.T[:height, :width], last_steps.T[:height, :width]
 
 
 class DistanceField:
@@ -119,6 +148,7 @@ class DistanceField:
         resolution: float,
         origin: tuple[float, float],
         start_xy: tuple[float, float],
+        search: PathSearch | None = None,  # to find the paths with; one that is kept saves time
     ) -> None:
         self.resolution = resolution
         self.origin = origin
@@ -126,14 +156,13 @@ class DistanceField:
         """(H, W) metres of path from the start to each cell, inf where unreachable."""
         self.start: tuple[int, int] | None = _nearest_cell(mask, _to_cell(*start_xy, resolution, origin), resolution)
         """The (row, col) that distances are counted from, None without any traversable cell."""
-        self._search: Any = None
         if self.start is None:
             return
         window = window_of(mask)
         self._corner = (window[0].start, window[1].start)
-        self._search = MCP_Geometric(np.where(mask[window], 1.0, np.inf))
-        steps, _ = self._search.find_costs([self._local(*self.start)])
-        self.distances[window] = steps * resolution
+        lengths, last_steps = (search or PathSearch()).paths(mask[window], self._local(*self.start))
+        np.multiply(lengths, resolution, out=self.distances[window])
+        self._last_steps = last_steps.copy()
 
     def distance(self, x: float, y: float) -> float:
         """Metres of path to the cell that holds a point, NaN when it can't be reached."""
@@ -151,8 +180,11 @@ class DistanceField:
         height, width = self.distances.shape
         if not (0 <= row < height and 0 <= col < width) or not math.isfinite(self.distances[row, col]):
             raise ValueError(f"cell ({row}, {col}) can't be reached from {self.start}; ask for `distances` first")
-        cells = np.asarray(self._search.traceback(self._local(row, col))) + np.asarray(self._corner)
-        return _to_worlds(cells, self.resolution, self.origin)
+        cells, cell = [(row, col)], self._local(row, col)
+        while (step := self._last_steps.item(cell)) >= 0:
+            cell = (cell[0] - _STEPS[step][0], cell[1] - _STEPS[step][1])
+            cells.append((cell[0] + self._corner[0], cell[1] + self._corner[1]))
+        return _to_worlds(cells[::-1], self.resolution, self.origin)
 
     def nearest_of(self, flat_cells: CellArray) -> tuple[int, int] | None:
         """The reachable cell of least path distance among flat indices (row * W + col), None if there is none."""
@@ -167,6 +199,10 @@ class DistanceField:
 
     def _local(self, row: int, col: int) -> tuple[int, int]:
         return (row - self._corner[0], col - self._corner[1])
+
+
+def _rounded_up(cells: int) -> int:
+    return math.ceil(cells / _WINDOW_STEP) * _WINDOW_STEP
 
 
 def window_of(mask: BoolArray) -> tuple[slice, slice]:
@@ -201,8 +237,7 @@ def cells_within(
     that lies outside of the grid is left out.
     """
     # A growing grid moves its origin by whole cells. What is worked out is kept by where the cells lie, not by that.
-    left, bottom = (math.floor(value / resolution + _SAME_PHASE) for value in origin)
-    phase = (round(origin[0] / resolution - left, 9), round(origin[1] / resolution - bottom, 9))
+    left, bottom, phase = _place(resolution, origin)
     window = (bottom, bottom + shape[0], left, left + shape[1])
     huge = footprint is not None and max(footprint[:2]) > _HUGE
     first_row, first_col, inside = _lattice_within(resolution, phase, x, y, radius, footprint, window if huge else None)
@@ -212,6 +247,13 @@ def cells_within(
     flat = _flat_indices(shape)[row : row + inside.shape[0], col : col + inside.shape[1]][inside]
     flat.flags.writeable = False
     return flat
+
+
+@lru_cache(maxsize=64)
+def _place(resolution: float, origin: tuple[float, float]) -> tuple[int, int, tuple[float, float]]:
+    """Where a grid begins on one without an edge: the column and the row there, and the phase of that grid's cells."""
+    left, bottom = (math.floor(value / resolution + _SAME_PHASE) for value in origin)
+    return left, bottom, (round(origin[0] / resolution - left, 9), round(origin[1] / resolution - bottom, 9))
 
 
 @lru_cache(maxsize=16)
@@ -235,6 +277,10 @@ def _lattice_within(
     What a mistake of perception makes larger than any house is told of within a window only.
     """
     length, width, yaw = footprint or (0.0, 0.0, 0.0)
+    turns = round(yaw / _QUARTER)
+    upright = abs(yaw - turns * _QUARTER) < 1e-9
+    if upright:
+        length, width, yaw = (width, length, 0.0) if turns % 2 else (length, width, 0.0)
     cos, sin = math.cos(yaw), math.sin(yaw)
     reach_x = (abs(cos) * length + abs(sin) * width) / 2 + radius
     reach_y = (abs(sin) * length + abs(cos) * width) / 2 + radius
@@ -244,10 +290,9 @@ def _lattice_within(
     if window is not None:
         row_0, row_1 = max(row_0, window[0]), min(row_1, window[1] - 1)
         col_0, col_1 = max(col_0, window[2]), min(col_1, window[3] - 1)
-    rows, cols = np.arange(row_0, row_1 + 1), np.arange(col_0, col_1 + 1)
-    dx = ((cols + 0.5) * resolution + origin[0] - x)[None, :]
-    dy = ((rows + 0.5) * resolution + origin[1] - y)[:, None]
-    u, v = (cos * dx + sin * dy, cos * dy - sin * dx) if sin else (cos * dx, cos * dy)  # mostly a row and a column
+    dx = (np.arange(col_0 + 0.5, col_1 + 1) * resolution + origin[0] - x)[None, :]
+    dy = (np.arange(row_0 + 0.5, row_1 + 1) * resolution + origin[1] - y)[:, None]
+    u, v = (dx, dy) if upright else (cos * dx + sin * dy, cos * dy - sin * dx)  # mostly a row and a column
     along = np.maximum(np.abs(u) - length / 2, 0.0)
     across = np.maximum(np.abs(v) - width / 2, 0.0)
     inside = along**2 + across**2 <= radius**2 + 1e-12  # the slack keeps cells on the border in

@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from smallplan_planner.mapping.bits import BitMasks
 from smallplan_planner.mapping.detections import Detection
 from smallplan_planner.mapping.occupancy import (
     OCCUPIED,
@@ -22,7 +24,6 @@ from smallplan_planner.mapping.occupancy import (
     DistanceField,
     IntArray,
     OccupancyGrid,
-    grown,
 )
 from smallplan_planner.mapping.rooms import Segmentation
 
@@ -35,8 +36,7 @@ MIN_FURNITURE_AREA = 0.05  # m2 of footprint; what is smaller hides no floor wor
 _NO_CELLS: CellArray = np.zeros(0, dtype=np.intp)
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """Where one object is."""
 
     room: int  # number of its room
@@ -67,6 +67,7 @@ class ObjectPlacer:
     def __init__(self) -> None:
         self._anchors: dict[str, _Anchor] = {}
         self._outlines: dict[str, _Outline] = {}
+        self._floor_cells: dict[str, tuple[int, int]] = {}  # of the anchors, on the grid of the outlines
         self._outlined: OccupancyGrid | None = None
         self._by_key: dict[str, Detection] = {}
         self._parents: dict[str, str] = {}
@@ -95,7 +96,7 @@ class ObjectPlacer:
     def _outlines_on(self, grid: OccupancyGrid) -> list[_Outline]:
         """The outline of each detection, kept while the detection and the place of the grid's cells are the same."""
         if self._outlined is None or not grid.has_cells_of(self._outlined):
-            self._outlines, self._outlined = {}, grid
+            self._outlines, self._floor_cells, self._outlined = {}, {}, grid
         for key, detection in self._by_key.items():
             kept = self._outlines.get(key)
             if kept is None or kept.detection is not detection:
@@ -111,15 +112,21 @@ class ObjectPlacer:
 
         Cells of another room than its own do not count: they are near through a wall.
         """
-        cells, sizes = _joined(near), np.array([part.size for part in near], dtype=np.intp)
-        own = self._rooms.labels.ravel().take(cells) == np.repeat(np.array(rooms, dtype=np.int32), sizes)
-        values = np.where(own, self._field.distances.ravel().take(cells), np.inf)
-        some = np.flatnonzero(sizes)
-        starts = (np.cumsum(sizes) - sizes)[some]
-        least = np.minimum.reduceat(values, starts)
-        first = np.flatnonzero(values == np.repeat(least, sizes[some]))
-        nearest = cells[first[np.searchsorted(first, starts)]]
+        cells, sizes = _joined(near), [part.size for part in near]
+        numbers = np.repeat(np.array(rooms, dtype=np.int32), sizes)
+        own = np.flatnonzero(self._rooms.labels.ravel().take(cells) == numbers)
+        cells = cells.take(own)
+        values = self._field.distances.ravel().take(cells)
+        ends = np.searchsorted(own, np.cumsum(sizes))
+        starts = np.concatenate([[0], ends[:-1]])
+        some = np.flatnonzero(ends > starts)
+        starts, counts = starts[some], (ends - starts)[some]
         found: list[tuple[int, int] | None] = [None] * len(near)
+        if not some.size:
+            return found
+        least = np.minimum.reduceat(values, starts)
+        first = np.flatnonzero(values == np.repeat(least, counts))
+        nearest = cells[first[np.searchsorted(first, starts)]]
         for index, value, cell in zip(some.tolist(), least.tolist(), nearest.tolist()):
             if value < math.inf:
                 found[index] = divmod(cell, self._grid.shape[1])
@@ -142,7 +149,11 @@ class ObjectPlacer:
             if floor is None:
                 return self._rooms.room_at(*self._clamped(x, y))
             anchor = self._anchors[detection.key] = _Anchor(floor, (x, y))
-        return self._rooms.room_at(*self._clamped(*anchor.floor))
+            self._floor_cells.pop(detection.key, None)
+        cell = self._floor_cells.get(detection.key)
+        if cell is None:
+            cell = self._floor_cells[detection.key] = self._clamped(*anchor.floor)
+        return self._rooms.room_at(*cell)
 
     def _floor_beside(self, detection: Detection) -> tuple[float, float] | None:
         """The free floor nearest to a detection's footprint that no wall separates from it, None if there is none."""
@@ -163,15 +174,11 @@ class ObjectPlacer:
         region[own[0] - corner[0], own[1] - corner[1]] = True
         rows, cols = np.divmod(start, grid.shape[1])
         region[rows - corner[0], cols - corner[1]] = True
-        size = 0
-        while (count := int(np.count_nonzero(region))) > size:
-            size = count
-            beside = region & floor
-            if beside.any():
-                row, col = self._best_floor(np.argwhere(beside) + corner, own)
-                return grid.to_world(row, col)
-            region |= grown(region) & ~wall
-        return None
+        beside = _first_reached(region, floor, ~wall)
+        if not beside.any():
+            return None
+        row, col = self._best_floor(np.argwhere(beside) + corner, own)
+        return grid.to_world(row, col)
 
     def _best_floor(self, cells: IntArray, middle: tuple[int, int]) -> tuple[int, int]:
         """One of the floor cells (N, 2) equally near to a footprint: in the room that has most of them.
@@ -181,11 +188,13 @@ class ObjectPlacer:
         numbers = self._rooms.labels[cells[:, 0], cells[:, 1]]
         paths = self._field.distances[cells[:, 0], cells[:, 1]]
         votes = np.bincount(numbers)
-        rivals = [int(number) for number in np.flatnonzero(votes * 2 >= votes.max())]
-        chosen = min(rivals, key=lambda n: (n != self._rooms.robot_room, float(paths[numbers == n].min()), n))
+        rivals = np.flatnonzero(votes * 2 >= votes.max()).tolist()
+        chosen = rivals[0]
+        if len(rivals) > 1:
+            chosen = min(rivals, key=lambda n: (n != self._rooms.robot_room, float(paths[numbers == n].min()), n))
         mine = cells[numbers == chosen]
-        best = mine[int(np.argmin(((mine - np.asarray(middle)) ** 2).sum(axis=1)))]
-        return (int(best[0]), int(best[1]))
+        best = int(((mine[:, 0] - middle[0]) ** 2 + (mine[:, 1] - middle[1]) ** 2).argmin())
+        return (int(mine[best, 0]), int(mine[best, 1]))
 
     def _clamped(self, x: float, y: float) -> tuple[int, int]:
         """The cell of a point, or the nearest cell of the grid when it lies outside."""
@@ -196,6 +205,19 @@ class ObjectPlacer:
 
 def _joined(parts: Iterable[CellArray]) -> CellArray:
     return np.concatenate([_NO_CELLS, *parts])
+
+
+def _first_reached(region: BoolArray, goal: BoolArray, open_cells: BoolArray) -> BoolArray:
+    """The cells of a goal that a region reaches first as it grows over open cells from neighbour to neighbour.
+
+    All are (H, W); none is True where the goal is out of reach.
+    """
+    masks = BitMasks((region.shape[0], region.shape[1]))
+    reached, goals, way = masks.pack(region), masks.pack(goal), masks.pack(open_cells)
+    before = 0
+    while not reached & goals and reached != before:
+        before, reached = reached, reached | masks.grown(reached) & way
+    return masks.unpack(reached & goals)
 
 
 def _parents(by_key: dict[str, Detection]) -> dict[str, str]:

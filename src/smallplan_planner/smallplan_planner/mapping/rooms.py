@@ -25,7 +25,7 @@ from smallplan_planner.mapping.occupancy import (
     CellArray,
     DistanceField,
     OccupancyGrid,
-    grown,
+    window_of,
 )
 from smallplan_planner.scene_graph import OpenState
 
@@ -35,6 +35,8 @@ JAMB_MARGIN = 1.5  # cells by which a cut reaches into the jambs, whose cells ma
 SIDE_REACH = 0.5  # m from an opening's segment within which its two sides are looked for
 DOORWAY_DEPTH = 0.3  # m from an opening's segment that count as standing in it
 ROBOT_REACH = 0.5  # m around the robot in which a free cell is taken as the one that it stands on
+
+FOUR = ndimage.generate_binary_structure(2, 1)
 
 LabelArray = NDArray[np.int32]
 _Value = TypeVar("_Value", bound=np.generic)
@@ -70,7 +72,7 @@ class Segmentation:
 
     def room_at(self, row: int, col: int) -> int:
         """The room that a cell belongs to, or is nearest to when it is no floor of a room."""
-        return int(self.labels[row, col] or self.nearest[row, col])
+        return self.labels.item(row, col) or self.nearest.item(row, col)
 
     def cells(self) -> tuple[CellArray, CellArray]:
         """Flat indices of the cells of each room, one room after the other as in `numbers`; where each one's begin.
@@ -85,7 +87,7 @@ class Segmentation:
             if not counts[number]:  # all that is known of it lies in an opening
                 core |= labels == number
         flat, labels = flat[core], labels[core]
-        order = np.argsort(labels, kind="stable")
+        order = np.argsort(labels.astype(np.int16), kind="stable")  # a radix sort, of such small numbers
         return flat[order], np.searchsorted(labels, self.numbers, sorter=order)
 
 
@@ -107,41 +109,40 @@ class RoomSegmenter:
         free = grid.data == FREE
         robot = _standing_cell(free, grid, robot_xy)
         free[robot] = True
-        cut = np.zeros(grid.shape, dtype=bool)
+        uncut = free.copy()
         for door in doors:
             cells = segment_cells(grid, door, CUT_HALF_WIDTH * grid.resolution, JAMB_MARGIN * grid.resolution)
-            cut.ravel()[cells] = True
-        uncut = free & ~cut
+            uncut.ravel()[cells] = False
         if not uncut.any():
             uncut[robot] = True
 
-        parts, count = ndimage.label(uncut)
+        parts, count = _parts(uncut)
         sides = [_sides(grid, door, parts) for door in doors]
         groups = _merge_across(sides, count)
-        group_of = groups.take(parts)
         sides_of = [(_group_of(groups, one), _group_of(groups, other)) for one, other in sides]
+        # What follows looks at the free cells alone, in one row: they are few beside those of the grid.
+        floor = np.flatnonzero(free)
+        group_of = groups.take(parts.ravel().take(floor))
 
-        numbers = self._inherited(grid, group_of)
-        areas = np.bincount(group_of.ravel()) * grid.resolution**2
+        numbers = self._inherited(grid, floor, group_of)
+        areas = np.bincount(group_of, minlength=count + 1) * grid.resolution**2
         large = {group for pair in sides_of for group in pair if group and areas[group] >= MIN_ROOM_AREA}
-        robot_group = _nearest_label(group_of, robot)
+        robot_group = int(groups[parts[robot]]) or _nearest_label(floor, group_of, robot, grid.shape[1])
         new = (large | {robot_group}) - set(numbers)
-        for group in sorted(new, key=lambda group: _sight_order(grid, group_of == group, field, robot_xy)):
+        for group in sorted(new, key=lambda group: _sight_order(grid, floor[group_of == group], field, robot_xy)):
             self._last_number += 1
             numbers[group] = self._last_number
-        return self._assemble(grid, free, group_of, numbers, numbers[robot_group], doors, sides_of)
+        return self._assemble(grid, floor, group_of, numbers, numbers[robot_group], doors, sides_of)
 
-    def _inherited(self, grid: OccupancyGrid, group_of: LabelArray) -> dict[int, int]:
+    def _inherited(self, grid: OccupancyGrid, floor: CellArray, group_of: LabelArray) -> dict[int, int]:
         """Group -> room number, for the groups that hold the larger part of a room known before.
 
         Where several such rooms have become one group, it is the oldest.
         """
-        previous = self._previous_labels(grid)
-        if previous is None:
-            return {}
+        previous = self._remembered(grid).ravel().take(floor)
         width = int(previous.max()) + 1
         height = int(group_of.max()) + 1
-        overlap = np.bincount((group_of * width + previous).ravel(), minlength=height * width).reshape(height, width)
+        overlap = np.bincount(group_of * width + previous, minlength=height * width).reshape(height, width)
         numbers: dict[int, int] = {}
         for number in range(1, width):
             group = int(overlap[1:, number].argmax()) + 1
@@ -152,7 +153,7 @@ class RoomSegmenter:
     def _assemble(
         self,
         grid: OccupancyGrid,
-        free: BoolArray,
+        floor: CellArray,
         group_of: LabelArray,
         numbers: dict[int, int],
         robot_room: int,
@@ -168,26 +169,39 @@ class RoomSegmenter:
                 if annex and home in numbers and annex not in numbers and not annexes[annex]:
                     annexes[annex] = numbers[home]
         core, beyond = table.take(group_of), annexes.take(group_of)
-        labels = _fill(np.where(beyond > 0, beyond, core), free)
-        leads_out = beyond > 0
+        labels_of = np.where(beyond > 0, beyond, core)
+        labels: LabelArray = np.zeros(grid.shape, dtype=np.int32)
+        labels.ravel()[floor] = labels_of
+        _fill(labels, floor[labels_of == 0])
+        leads_out = np.zeros(grid.shape, dtype=bool)
+        leads_out.ravel()[floor] = beyond > 0
         openings = []
         for door, (one, other) in zip(doors, sides_of):
             opening = Opening(door, (int(table[one]), int(table[other])))
             openings.append(opening)
             if 0 in opening.sides and (door.is_passage or door.state is not OpenState.CLOSED):
-                leads_out.ravel()[segment_cells(grid, door, DOORWAY_DEPTH, 0.0)] = True
-        previous = self._previous_labels(grid)
-        self._memory = core if previous is None else np.where(core > 0, core, previous)
-        self._memory_grid = grid
-        return Segmentation(labels, leads_out & free, tuple(openings), robot_room, tuple(sorted(numbers.values())))
+                cells = segment_cells(grid, door, DOORWAY_DEPTH, 0.0)
+                leads_out.ravel()[cells] = labels.ravel()[cells] > 0
+        numbered = core > 0
+        self._remembered(grid).ravel()[floor[numbered]] = core[numbered]
+        return Segmentation(labels, leads_out, tuple(openings), robot_room, tuple(sorted(numbers.values())))
 
-    def _previous_labels(self, grid: OccupancyGrid) -> LabelArray | None:
-        """What is remembered, on the cells of `grid`, which may have grown or moved since."""
+    def _remembered(self, grid: OccupancyGrid) -> LabelArray:
+        """The room that each cell was in last, on the cells of `grid`, which may have grown or moved since."""
         if self._memory is None or self._memory_grid is None:
-            return None
-        self._memory = resample(self._memory, self._memory_grid, grid)
+            self._memory = np.zeros(grid.shape, dtype=np.int32)
+        else:
+            self._memory = resample(self._memory, self._memory_grid, grid)
         self._memory_grid = grid
         return self._memory
+
+
+def _parts(mask: BoolArray) -> tuple[LabelArray, int]:
+    """(H, W): the number of the connected part that each True cell belongs to, 0 for the others; how many there are."""
+    window = window_of(mask)
+    parts: LabelArray = np.zeros(mask.shape, dtype=np.int32)
+    parts[window], count = ndimage.label(mask[window], FOUR)
+    return parts, count
 
 
 def segment_cells(grid: OccupancyGrid, door: DoorDetection, half_width: float, margin: float) -> CellArray:
@@ -204,7 +218,7 @@ def _sides(grid: OccupancyGrid, door: DoorDetection, parts: LabelArray) -> tuple
     behind the jambs or behind a wall further on is not taken for a side.
     """
     left, right = _side_rays(grid.shape, grid.resolution, grid.origin, door.a, door.b)
-    return (_first_parts(parts.ravel()[left]), _first_parts(parts.ravel()[right]))
+    return (_first_parts(parts.ravel().take(left)), _first_parts(parts.ravel().take(right)))
 
 
 def _first_parts(rays: LabelArray) -> list[int]:
@@ -261,12 +275,12 @@ def _merge_across(sides: list[tuple[list[int], list[int]]], count: int) -> Label
 
 
 def _sight_order(
-    grid: OccupancyGrid, cells: BoolArray, field: DistanceField, robot_xy: tuple[float, float]
+    grid: OccupancyGrid, cells: CellArray, field: DistanceField, robot_xy: tuple[float, float]
 ) -> tuple[float, float, float, float]:
     """What new rooms are sorted by: path distance, straight distance, then position."""
-    xy = grid.to_worlds(np.argwhere(cells))
+    xy = grid.to_worlds(np.column_stack(np.divmod(cells, grid.shape[1])))
     straight = float(np.hypot(xy[:, 0] - robot_xy[0], xy[:, 1] - robot_xy[1]).min())
-    return (float(field.distances[cells].min()), straight, float(xy[:, 0].mean()), float(xy[:, 1].mean()))
+    return (float(field.distances.ravel()[cells].min()), straight, float(xy[:, 0].mean()), float(xy[:, 1].mean()))
 
 
 def _group_of(groups: LabelArray, parts: list[int]) -> int:
@@ -293,42 +307,53 @@ def _standing_cell(free: BoolArray, grid: OccupancyGrid, robot_xy: tuple[float, 
     return (int(rows[best]), int(cols[best]))
 
 
-def _fill(labels: LabelArray, free: BoolArray) -> LabelArray:
-    """Labels, with free cells that have none given that of the free cells beside them, else the nearest one.
+def _fill(labels: LabelArray, cells: CellArray) -> None:
+    """Give these free cells, which have no label, that of the free cells beside them, else the nearest one.
 
     Nearly all of these are the few cells of openings, which touch the rooms to both sides: looking around each
     of them is much cheaper than a distance transform of the whole grid.
     """
-    filled = np.zeros((labels.shape[0] + 2, labels.shape[1] + 2), dtype=labels.dtype)
-    filled[1:-1, 1:-1] = labels
-    flat, width = filled.ravel(), filled.shape[1]
-    rows, cols = np.divmod(np.flatnonzero(free & (labels == 0)), labels.shape[1])  # nonzero of 2-D is much slower
-    open_cells = (rows + 1) * width + cols + 1
+    width = labels.shape[1] + 2
+    padded = np.zeros((labels.shape[0] + 2, width), dtype=labels.dtype)
+    padded[1:-1, 1:-1] = labels
+    flat = padded.ravel()
+    rows, cols = np.divmod(cells, labels.shape[1])
+    places = left = (rows + 1) * width + cols + 1
     around = np.array([-width, -1, 1, width])[:, None]
-    while open_cells.size:
-        beside = flat[open_cells + around].max(axis=0)
+    while left.size:
+        beside = flat[left + around].max(axis=0)
         if not beside.any():
             break
-        flat[open_cells] = beside
-        open_cells = open_cells[beside == 0]
-    flat[open_cells] = _nearest_labels(filled, open_cells)
-    return filled[1:-1, 1:-1]
+        flat[left] = beside
+        left = left[beside == 0]
+    flat[left] = _nearest_labels(padded, left)
+    labels.ravel()[cells] = flat[places]
 
 
 def _nearest_labels(labels: LabelArray, cells: CellArray) -> LabelArray:
     """(N,): the label that is nearest to each of these cells (flat indices, N), as `_spread` tells it."""
     if not cells.size:
         return np.zeros(0, dtype=np.int32)
-    labelled = labels > 0
-    # Column by column, as the distance transform decides between equally near ones; what has labels all around
-    # it is nearest to nothing without one.
-    border = np.flatnonzero((labelled & grown(~labelled)).T)
-    cols, rows = np.divmod(border.astype(np.int32), labels.shape[0])  # small numbers: there are many pairs of them
+    border = _border(labels > 0)
+    rows, cols = np.divmod(border.astype(np.int32), labels.shape[1])  # small numbers: there are many pairs of them
+    order = np.argsort(cols, kind="stable")  # as the distance transform decides between equally near ones
+    rows, cols = rows[order], cols[order]
     if cells.size * rows.size > 4 * labels.size:  # so many pairs take longer
         return _spread(labels).ravel()[cells]
     at_row, at_col = np.divmod(cells.astype(np.int32), labels.shape[1])
     nearest = ((rows - at_row[:, None]) ** 2 + (cols - at_col[:, None]) ** 2).argmin(axis=1)
     return labels[rows[nearest], cols[nearest]]
+
+
+def _border(mask: BoolArray) -> CellArray:
+    """The True cells (flat indices) without those all of whose neighbours are, which nothing else is nearest to."""
+    flat, width = mask.ravel(), mask.shape[1]
+    end = max(flat.size - width, width)
+    border = flat.copy()
+    border[width:end] &= ~(
+        flat[: end - width] & flat[2 * width :] & flat[width - 1 : end - 1] & flat[width + 1 : end + 1]
+    )
+    return np.flatnonzero(border)
 
 
 def _spread(labels: LabelArray) -> LabelArray:
@@ -338,13 +363,11 @@ def _spread(labels: LabelArray) -> LabelArray:
     return spread
 
 
-def _nearest_label(labels: LabelArray, cell: tuple[int, int]) -> int:
-    """The label of a cell, or the nearest one when it has none (the robot stands in an opening)."""
-    if labels[cell]:
-        return int(labels[cell])
-    rows, cols = np.nonzero(labels)
-    best = int(np.argmin((rows - cell[0]) ** 2 + (cols - cell[1]) ** 2))
-    return int(labels[rows[best], cols[best]])
+def _nearest_label(cells: CellArray, labels: LabelArray, cell: tuple[int, int], width: int) -> int:
+    """The label of the nearest one of some cells (flat indices, N) that has a label (N,), not 0."""
+    cells, labels = cells[labels > 0], labels[labels > 0]
+    rows, cols = np.divmod(cells, width)
+    return int(labels[int(np.argmin((rows - cell[0]) ** 2 + (cols - cell[1]) ** 2))])
 
 
 def resample(values: NDArray[_Value], old: OccupancyGrid, new: OccupancyGrid) -> NDArray[_Value]:

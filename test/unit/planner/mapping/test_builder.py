@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from smallplan_planner.mapping import UNKNOWN, Detection, SceneGraphBuilder
+from smallplan_planner.mapping import OCCUPIED, UNKNOWN, Detection, SceneGraphBuilder
 from smallplan_planner.scene_graph import OpenState, SceneGraph
 from unit.planner.mapping.drawn import Drawn, draw
 
@@ -228,6 +228,21 @@ def test_before_the_first_map_there_is_nothing_to_ask() -> None:
         _ = builder.field
     with pytest.raises(ValueError, match="robot_radius"):
         SceneGraphBuilder(robot_radius=math.nan)
+
+
+def test_path_distances_are_kept_until_robot_or_floor_change() -> None:
+    builder = SceneGraphBuilder(RADIUS)
+    drawn = house()
+    build(drawn, [], builder)
+    before = builder.field
+    build(drawn, [], builder)
+    assert builder.field is before
+    build(replace(drawn, robot=replace(drawn.robot, x=drawn.robot.x + 0.5)), [], builder)
+    assert builder.field.distances[before.start] == pytest.approx(0.5)
+    walled = replace(drawn.grid, data=drawn.grid.data.copy())
+    walled.data[:, 8] = OCCUPIED
+    build(replace(drawn, grid=walled), [], builder)
+    assert np.isfinite(before.distances[6, 10]) and np.isinf(builder.field.distances[6, 10])
 
 
 def test_the_input_is_not_changed() -> None:

@@ -17,6 +17,7 @@ from smallplan_planner.mapping.occupancy import (
     UNKNOWN,
     DistanceField,
     OccupancyGrid,
+    PathSearch,
     cells_within,
     grown,
     window_of,
@@ -96,6 +97,26 @@ def test_distances_are_those_of_dijkstra_and_paths_have_that_length(mask: np.nda
         else:
             with pytest.raises(ValueError, match="can't be reached"):
                 field.path_to(*cell)
+
+
+@given(st.lists(masks, min_size=2, max_size=4))
+def test_a_search_that_is_kept_knows_nothing_of_the_masks_before(before_and_after: list[np.ndarray]) -> None:
+    search = PathSearch()
+    for mask in before_and_after:
+        kept = DistanceField(mask, 1.0, (0.0, 0.0), (0.5, 0.5), search)
+        fresh = DistanceField(mask, 1.0, (0.0, 0.0), (0.5, 0.5))
+        assert np.array_equal(kept.distances, fresh.distances)
+        for row, col in np.argwhere(np.isfinite(fresh.distances)):
+            assert np.array_equal(kept.path_to(row, col), fresh.path_to(row, col))
+
+
+def test_a_field_outlives_the_search_that_made_it() -> None:
+    search = PathSearch()
+    mask = np.ones((3, 3), bool)
+    field = DistanceField(mask, 1.0, (0.0, 0.0), (0.5, 0.5), search)
+    path = field.path_to(2, 2)
+    DistanceField(mask, 1.0, (0.0, 0.0), (2.5, 0.5), search)
+    assert field.distances[0, 0] == 0.0 and np.array_equal(field.path_to(2, 2), path)
 
 
 def test_points_have_distances_and_nan_where_there_is_no_way() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +112,14 @@ class SightLines:
             np.pad(self.container, (0, sides), constant_values=NO_OWNER),
         )
 
+    @cached_property
+    def _columns(self) -> NDArray[np.float64]:
+        return self.points[:, 0].copy()
+
+    @cached_property
+    def _rows(self) -> NDArray[np.float64]:
+        return self.points[:, 1].copy()
+
     def seen_from(
         self,
         origin: Point2,
@@ -119,20 +128,23 @@ class SightLines:
         height: NDArray[np.float32],
         owner: NDArray[np.int16],
         wanted: NDArray[np.bool_],
-    ) -> NDArray[np.int32]:
+    ) -> NDArray[np.intp]:
         """The wanted things (a mask over things) that are recognised from here, ascending.
 
         Args: origin: (column, row) of the camera, fractional; yaw, angle: the view in rad.
         """
-        dx = (self.points[:, 0] - origin[0]) * RESOLUTION
-        dy = (self.points[:, 1] - origin[1]) * RESOLUTION
-        chosen = wanted[self.thing] & (dx * dx + dy * dy <= self.reach**2)
+        picked = np.flatnonzero(wanted.take(self.thing))
+        dx = (self._columns.take(picked) - origin[0]) * RESOLUTION
+        dy = (self._rows.take(picked) - origin[1]) * RESOLUTION
+        chosen = dx * dx + dy * dy <= self.reach.take(picked) ** 2
         chosen &= sensing.in_view(dx, dy, yaw, angle)
-        picked = np.flatnonzero(chosen)
+        picked = picked[chosen]
         seen = sensing.lines_of_sight(
             height, owner, origin, self.points[picked], self.top[picked], self.excused[picked]
         )
-        return np.unique(self.thing[picked[seen]])
+        found = np.zeros(len(self.container), dtype=bool)
+        found[self.thing[picked[seen]]] = True
+        return np.flatnonzero(found)
 
 
 class Perception:
@@ -151,6 +163,8 @@ class Perception:
         self._door_unseen = np.ones(len(self._house.doors), dtype=bool)
         self._door_points = self._doors_in_cells()
         self._door_normals = self._normals_of_doors()
+        # As one row of columns and one of rows, which is faster to reckon with.
+        self._door_middles, self._door_across = self._door_points[:, 1].T.copy(), self._door_normals.T.copy()
         shifts = self._door_normals[:, None] * _SIDES[:, None] * (DOOR_OFFSET / RESOLUTION)
         self._door_fronts = self._door_points[:, None] + shifts[:, :, None]  # (D, 3, 3, 2): the points on each side
         self._sights = self._lines.and_doors(self._door_fronts)
@@ -219,7 +233,7 @@ class Perception:
         """Take in what can be seen from this cell, in this direction."""
         state = self._state
         cells = sensing.visible_cells(state.tall, row, column, yaw, angle)
-        self.known.ravel()[cells] = state.occupancy.ravel()[cells]
+        self.known.ravel()[cells] = state.occupancy.ravel().take(cells)
         self.known[row, column] = state.occupancy[row, column]
         origin = (column + 0.5, row + 0.5)
         self._recognise(origin, yaw, angle)
@@ -232,15 +246,16 @@ class Perception:
         wanted[things + 3 * doors + self._sides(origin, doors)] = True
         # One search for both: most of its cost is that of calling numpy.
         seen = self._sights.seen_from(origin, yaw, angle, self._state.height, self._raster.owner, wanted)
-        self._remember(seen[seen < things], origin)
-        self._remember_doors((seen[seen >= things] - things) // 3, origin)
+        if seen.size:
+            self._remember(seen[seen < things], origin)
+            self._remember_doors((seen[seen >= things] - things) // 3, origin)
 
     def opened(self, furniture: int, row: int, column: int) -> None:
         """The robot, in this cell, has opened a container: it sees what is inside."""
         self._state.container_open[furniture] = True
         inside = self._lines.container == furniture
         self._closed_in[inside] = False
-        self._remember(np.flatnonzero(inside & self._unseen).astype(np.int32), (column + 0.5, row + 0.5))
+        self._remember(np.flatnonzero(inside & self._unseen), (column + 0.5, row + 0.5))
         self._set_state(furniture, OpenState.OPEN)
 
     def closed(self, furniture: int) -> None:
@@ -261,7 +276,7 @@ class Perception:
         key = self._key_of_thing[furniture]
         self._detections[key] = replace(self._detections[key], state=state)
 
-    def _remember(self, things: NDArray[np.int32], origin: Point2) -> None:
+    def _remember(self, things: NDArray[np.integer], origin: Point2) -> None:
         """First sight: the nearest get their keys first, whatever their order in the house's file."""
         if not len(things):
             return
@@ -326,8 +341,9 @@ class Perception:
 
     def _sides(self, origin: Point2, doors: NDArray[np.intp]) -> NDArray[np.intp]:
         """For each of these doors the index in `_SIDES` of the one that the robot stands on."""
-        across = (np.array(origin) - self._door_points[doors, 1]) * self._door_normals[doors]
-        return np.sign(across.sum(axis=1)).astype(np.intp) + 1
+        (x, y), (normal_x, normal_y) = self._door_middles, self._door_across
+        away = (origin[0] - x) * normal_x + (origin[1] - y) * normal_y
+        return np.sign(away).astype(np.intp)[doors] + 1
 
     def _remember_doors(self, seen: NDArray[np.integer], origin: Point2) -> None:
         """First sight of doors, the nearest first."""

@@ -28,6 +28,9 @@ STEPS = int(RANGE / RESOLUTION)
 LINE_SAMPLES = int(STEPS * 1.2)
 """Points on a line of sight: less than a cell apart at full range, and always the same ones for the same line."""
 RAYS = 2 * int(2 * math.pi * STEPS)  # two rays a cell at full range, so that no cell is skipped
+_SQUARE = 2 * STEPS + 1
+"""Cells, the side of the square that the rays can reach."""
+_NOBODY = np.int16(-2)  # is no cell's owner
 _LINE = np.linspace(0.0, 1.0, LINE_SAMPLES)
 _UP_TO = np.tri(STEPS, dtype=bool)
 """(STEPS, STEPS): row n is True for the steps of a ray up to the n-th."""
@@ -55,16 +58,18 @@ def visible_cells(
         tall: (H, W), True where something is taller than the camera.
         yaw: rad, direction of view; angle: rad, the width of the view.
     """
-    width = tall.shape[1]
     first, count = 0, RAYS
     if angle < FULL_TURN:
         first = math.ceil((yaw - angle / 2) / (2 * math.pi) * RAYS) % RAYS
         count = int(angle / (2 * math.pi) * RAYS)
-    cells = _ray_offsets(width)[first : first + count]
-    corner = (row - STEPS) * width + column - STEPS
-    blocked = tall.ravel()[corner:].take(cells)
+    view = slice(first, first + count)
+    top, left = row - STEPS, column - STEPS
+    around = tall[top : top + _SQUARE, left : left + _SQUARE].ravel()  # so small that the cache holds it
+    blocked = around.take(_ray_offsets(_SQUARE)[view])
     blocked[:, -1] = True
-    return np.asarray(cells[_UP_TO[blocked.argmax(axis=1)]] + corner)
+    cells = _ray_offsets(tall.shape[1])[view][_UP_TO.take(blocked.argmax(axis=1), axis=0)]
+    cells += top * tall.shape[1] + left
+    return cells
 
 
 def in_view(dx: NDArray[np.float64], dy: NDArray[np.float64], yaw: float, angle: float) -> NDArray[np.bool_]:
@@ -109,6 +114,7 @@ def lines_between(
     columns = (origins[:, :1] + span[:, :1] * _LINE).astype(np.int32)
     rows = (origins[:, 1:] + span[:, 1:] * _LINE).astype(np.int32)
     flat = rows * np.int32(height.shape[1]) + columns
+    excused = np.where(owners < 0, _NOBODY, owners)
     blocked = height.ravel().take(flat) > tops[:, None]
-    blocked &= (owner.ravel().take(flat) != owners[:, None]) | (owners[:, None] < 0)
+    blocked &= owner.ravel().take(flat) != excused[:, None]
     return np.asarray(~blocked.any(axis=1))
