@@ -50,8 +50,7 @@ __all__ = ["AnswerLimits", "Slm", "SlmCancelled", "SlmDeadlineError", "SlmError"
 logger = logging.getLogger(__name__)
 
 _CHUNK = 64  # tokens of a prompt evaluated at once: reuse is in whole chunks
-_SMALL_CHUNK = 16  # for a small model: larger ones are hardly faster, without flash attention
-_SMALL_SHORT_CHUNK = 8  # for its short answers, to prompts of some 30 tokens
+_SMALL_CHUNK = 8  # for a small model: larger ones are hardly faster, without flash attention
 _BATCH = 1024  # tokens of one call of llama.cpp; on a GPU, which can't be stopped within a call, a chunk
 _MAX_THREADS = 4  # the rest is for the other processes of a robot
 _MAX_LOOKUP = 16  # tokens
@@ -110,7 +109,6 @@ class Slm:
             self.n_threads = n_threads or self._suitable_threads()
             settings = ContextSettings(
                 chunk=_SMALL_CHUNK if self._is_small() else _CHUNK,
-                short_chunk=_SMALL_SHORT_CHUNK if self._is_small() else _CHUNK,
                 batch=0 if n_gpu_layers else _BATCH,
                 n_threads=self.n_threads,
                 cache_type=cache_type,

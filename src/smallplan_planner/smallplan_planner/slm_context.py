@@ -41,7 +41,6 @@ class ContextSettings:
     """What contexts of one model have in common."""
 
     chunk: int  # tokens evaluated at once
-    short_chunk: int  # the same where answers are short
     n_threads: int
     batch: int = 0  # tokens of one call of llama.cpp, which evaluates them chunk by chunk; 0: a chunk
     cache_type: str = "f16"  # of `CACHE_TYPES`

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +74,7 @@ class ContextPool:
         return restored
 
     def _make(self, short: bool, n_ctx: int) -> ModelContext:
-        settings = replace(self._settings, chunk=self._settings.short_chunk) if short else self._settings
-        context = self.contexts[short] = ModelContext(self._model, self._path, n_ctx, settings)
+        context = self.contexts[short] = ModelContext(self._model, self._path, n_ctx, self._settings)
         return context
 
     def _file(self, folder: Path, identity: Sequence[str], short: bool) -> Path:
