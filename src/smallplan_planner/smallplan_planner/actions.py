@@ -111,9 +111,12 @@ def _actions_on_graph(graph: SceneGraph, rules: ActionRules) -> Iterator[Action]
         frontier = next_frontier(graph, room.id, rules)
         if frontier is not None:
             yield Action(ActionKind.EXPLORE, room.id, frontier.id)
+    for obj in graph.objects:
+        if obj.id not in rules.blocked:
+            yield Action(ActionKind.NAVIGATE, obj.room, obj.id)
     openable = [(door.id, room_id) for door in graph.doors for room_id in door.rooms]
     openable += [(obj.id, obj.room) for obj in graph.objects if obj.openable]
-    targets = {ActionKind.NAVIGATE: [(obj.id, obj.room) for obj in graph.objects]}
+    targets = {}
     if rules.allow_open:
         targets[ActionKind.GO_TO_AND_OPEN] = openable
     if rules.allow_close:

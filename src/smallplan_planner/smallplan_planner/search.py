@@ -217,6 +217,7 @@ class SearchEpisode:
         self._sights: dict[str, list[tuple[int, OpenState]]] = {}  # by object id: the same, and the state seen then
         self._seen_from_near: set[str] = set()  # ids of objects
         self._questions: dict[str, RoomQuestion] = {}  # by room id
+        self._settled: dict[str, tuple[str, ...]] = {}  # room id to labels that ask for no question
         self._asked: dict[str, frozenset[str]] = {}  # room id to the words that its label rests on
         self._named = False  # whether all that is in the graph has its name
 
@@ -273,6 +274,7 @@ class SearchEpisode:
         self._named = False
         self.room_labels[room_id] = label
         self._asked[room_id] = frozenset(room_words(question.labels))
+        self._settled[room_id] = question.labels
         if not self._questions:
             self._name_things()
 
@@ -398,14 +400,20 @@ class SearchEpisode:
         """Rooms that need a label now; one in which nothing was seen is uncertain without a question."""
         self._questions.clear()
         for room in graph.rooms:
-            things = sorted(graph.objects_in(room.id), key=lambda obj: self._sights[obj.id][0][0])
-            labels = tuple(obj.label for obj in things) if not room.label else ()
-            words = frozenset(room_words(labels))
             if room.label:
                 self.room_labels.pop(room.id, None)
-            elif words and words != self._asked.get(room.id):
+                self._settled.pop(room.id, None)
+                continue
+            things = sorted(graph.objects_in(room.id), key=lambda obj: self._sights[obj.id][0][0])
+            labels = tuple(obj.label for obj in things)
+            if labels == self._settled.get(room.id):
+                continue
+            words = frozenset(room_words(labels))
+            if words and words != self._asked.get(room.id):
                 self._questions[room.id] = RoomQuestion(room.id, labels)
-            elif not words:
+                continue
+            self._settled[room.id] = labels
+            if not words:
                 self.room_labels[room.id] = UNCERTAIN_ROOM
                 self._asked.pop(room.id, None)
 

@@ -137,6 +137,7 @@ class AnswerWriter:
     def _write_section(self, limit: int, heads: Sequence[str], budget: TextBudget) -> tuple[str, str]:
         """Free text up to the next line head, which is put in where the model does not write it."""
         text = bytearray()
+        endings = [(head, head.encode()) for head in heads]
         for _ in range(limit):
             if not budget.allows_token():
                 self.cut = True
@@ -147,8 +148,8 @@ class AnswerWriter:
             if piece is None:
                 break
             text += piece
-            for head in heads:
-                at = text.find(head.encode(), max(0, len(text) - len(piece) - len(head)))
+            for head, ending in endings:
+                at = text.find(ending, max(0, len(text) - len(piece) - len(ending)))
                 if at >= 0:
                     self._push(self._cut_after(head, token, piece, len(text) - at - len(head)))
                     return _one_line(text[:at]), head

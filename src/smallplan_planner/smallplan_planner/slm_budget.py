@@ -76,5 +76,6 @@ class TextBudget:
         return self._is_in_time()
 
     def _is_in_time(self) -> bool:
-        to_come = self._speeds.writing_seconds(1 + self._command)
-        return self._end is None or time.monotonic() + to_come < self._end
+        if self._end is None:
+            return True
+        return time.monotonic() + self._speeds.writing_seconds(1 + self._command) < self._end

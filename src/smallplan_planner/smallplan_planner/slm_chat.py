@@ -22,6 +22,8 @@ from smallplan_planner.prompt import Message
 HEADS = ("Analysis:", "\nReasoning:", "\nCommand:")
 """The heads of an answer's lines, each with the line break before it."""
 
+_FEW = 64
+_FewTokens = llama_cpp.llama_token * _FEW  # kept, as making such a type takes longer than to tokenize a word
 _SPECIAL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
 
 
@@ -88,9 +90,8 @@ class ChatVocabulary:
         data = text.encode("utf-8", "replace")
         if not data:
             return []
-        room = len(data) + 2
-        tokens = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self.vocab, data, len(data), tokens, room, False, special)
+        tokens = _FewTokens() if len(data) + 2 <= _FEW else (llama_cpp.llama_token * (len(data) + 2))()
+        count = llama_cpp.llama_tokenize(self.vocab, data, len(data), tokens, len(tokens), False, special)
         if count < 0:
             raise SlmError(f"{self.path}: its tokenizer made {-count} tokens of {len(data)} bytes")
         return list(tokens[:count])

@@ -110,7 +110,10 @@ class ModelContext:
         self._tokens = (llama_cpp.llama_token * max(self._batch, settings.outputs))()
         vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
         self._logits = ctypes.c_float * vocabulary
-        self._wanted = (ctypes.c_int8 * settings.outputs)(*([1] * settings.outputs))
+        self._logits_at: dict[int, NDArray[np.float32]] = {}  # by address: making one takes longer than to look
+        wanted = (ctypes.c_int8 * settings.outputs)(*([1] * settings.outputs))
+        self._last = llama_cpp.llama_batch(token=self._tokens)  # the logits of its last token alone
+        self._each = llama_cpp.llama_batch(token=self._tokens, logits=wanted)
 
     def free(self) -> None:
         llama_cpp.llama_free(self.handle)
@@ -169,16 +172,18 @@ class ModelContext:
     def evaluate(self, tokens: Sequence[int]) -> None:
         """Append tokens; afterwards the next one can be sampled. Raises `Stopped` and `SlmError`."""
         for begin in range(0, len(tokens), self._batch):
-            self._decode(tokens[begin : begin + self._batch])
+            self._decode(tokens[begin : begin + self._batch], self._last)
 
     def evaluate_each(self, tokens: Sequence[int]) -> None:
         """Append a few tokens (as many as `ContextSettings.outputs`) of which each one's successor can be sampled."""
-        self._decode(tokens, self._wanted)
+        self._decode(tokens, self._each)
 
     def logits(self, index: int) -> NDArray[np.float32]:
         """(vocabulary,) behind a token of the last evaluation (-1: its last one); llama.cpp's own memory."""
-        pointer = llama_cpp.llama_get_logits_ith(self.handle, index)
-        return np.frombuffer(self._logits.from_address(ctypes.addressof(pointer.contents)), dtype=np.float32)
+        address = ctypes.addressof(llama_cpp.llama_get_logits_ith(self.handle, index).contents)
+        if address not in self._logits_at:
+            self._logits_at[address] = np.frombuffer(self._logits.from_address(address), dtype=np.float32)
+        return self._logits_at[address]
 
     def reset_clock(self) -> None:
         llama_cpp.llama_perf_context_reset(self.handle)
@@ -208,12 +213,12 @@ class ModelContext:
         self.length = len(tokens)
         return True
 
-    def _decode(self, tokens: Sequence[int], wanted: Any = None) -> None:
-        """One call of llama.cpp. `wanted`: flags of the tokens whose logits are computed, None: those of the last."""
+    def _decode(self, tokens: Sequence[int], batch: llama_cpp.llama_batch) -> None:
+        """One call of llama.cpp, with one of the two batches."""
         if self.stop.is_set():
             raise Stopped
         self._tokens[: len(tokens)] = tokens
-        batch = llama_cpp.llama_batch(n_tokens=len(tokens), token=self._tokens, logits=wanted)
+        batch.n_tokens = len(tokens)
         status = llama_cpp.llama_decode(self.handle, batch)
         llama_cpp.llama_synchronize(self.handle)  # after a call that was stopped, too: its clock runs until then
         if status == _ABORTED:
