@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from smallplan_planner.actions import Action, ActionKind, ActionRules
 from smallplan_planner.names import NameBook, find_matches, matches_target, normalise, sanitise, without_counter
@@ -257,9 +258,9 @@ def _list_options(
     doors: list[tuple[float, Option]] = []
     containers: list[tuple[float, Option]] = []
     for action in options:
-        room = names.name(action.room_id) if action.room_id else ""
         if action.kind is ActionKind.EXPLORE:
             frontier = graph.frontier_by_id[action.target_id]
+            room = names.name(action.room_id)
             option = Option(room, distance_word(frontier.distance), leads_out=frontier.leads_out)
             spaces.append((distance_key(frontier.distance), option))
         elif action.kind is ActionKind.GO_TO_AND_OPEN:
@@ -268,7 +269,7 @@ def _list_options(
                 obj = graph.object_by_id[action.target_id]
                 containers.append((distance_key(obj.distance), _object_option(obj, names)))
             else:
-                option = Option(room, distance_word(door.distance), names.name(door.id))
+                option = Option(names.name(action.room_id), distance_word(door.distance), names.name(door.id))
                 doors.append((distance_key(door.distance), option))
     return _nearest_first(spaces), _nearest_first(doors), _nearest_first(containers)
 
@@ -321,8 +322,7 @@ def _user(view: PromptView) -> str:
     return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class LogEntry:
+class LogEntry(NamedTuple):
     """A line of the log: an action, or what was seen of a room behind one."""
 
     text: str

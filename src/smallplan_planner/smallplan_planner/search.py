@@ -22,6 +22,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 
 from smallplan_planner.actions import (
     Action,
@@ -160,7 +161,7 @@ class Situation:
     options: tuple[Action, ...]  # `done()` last; without what would be the same command a third time running
     view: PromptView
 
-    @property
+    @cached_property
     def matches(self) -> list[SceneObject]:
         return find_matches(self.graph, self.target)
 

@@ -34,6 +34,9 @@ FLASH_ATTENTION = {
 }
 
 _ABORTED = 2  # what llama_decode returns when the abort callback stopped it
+_logits_address = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int32)(
+    ctypes.cast(llama_cpp.llama_get_logits_ith, ctypes.c_void_p).value or 0
+)  # the same function, whose result need not be taken apart
 
 
 @dataclass(frozen=True)
@@ -180,17 +183,19 @@ class ModelContext:
 
     def logits(self, index: int) -> NDArray[np.float32]:
         """(vocabulary,) behind a token of the last evaluation (-1: its last one); llama.cpp's own memory."""
-        address = ctypes.addressof(llama_cpp.llama_get_logits_ith(self.handle, index).contents)
+        address = _logits_address(self.handle, index)
         if address not in self._logits_at:
             self._logits_at[address] = np.frombuffer(self._logits.from_address(address), dtype=np.float32)
         return self._logits_at[address]
 
     def reset_clock(self) -> None:
+        llama_cpp.llama_synchronize(self.handle)  # the clock of a call runs until then, of one that was stopped, too
         llama_cpp.llama_perf_context_reset(self.handle)
 
     @property
     def eval_time(self) -> float:
         """Seconds that llama.cpp computed since `reset_clock`."""
+        llama_cpp.llama_synchronize(self.handle)
         perf = llama_cpp.llama_perf_context(self.handle)
         return float(perf.t_p_eval_ms + perf.t_eval_ms) / 1000
 
@@ -220,7 +225,6 @@ class ModelContext:
         self._tokens[: len(tokens)] = tokens
         batch.n_tokens = len(tokens)
         status = llama_cpp.llama_decode(self.handle, batch)
-        llama_cpp.llama_synchronize(self.handle)  # after a call that was stopped, too: its clock runs until then
         if status == _ABORTED:
             self._keep_what_was_read()
             raise Stopped
