@@ -49,8 +49,8 @@ __all__ = ["AnswerLimits", "Slm", "SlmCancelled", "SlmDeadlineError", "SlmError"
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 64  # tokens of a prompt evaluated at once: reuse is in whole chunks
-_SMALL_CHUNK = 8  # for a small model: larger ones are hardly faster, without flash attention
+_CHUNK = 64  # tokens of a prompt evaluated at once
+_SMALL_CHUNK = 16  # for a small model: larger ones are hardly faster, without flash attention
 _BATCH = 1024  # tokens of one call of llama.cpp; on a GPU, which can't be stopped within a call, a chunk
 _MAX_THREADS = 4  # the rest is for the other processes of a robot
 _MAX_LOOKUP = 16  # tokens
@@ -123,6 +123,9 @@ class Slm:
                 logger.info("n_ctx is %d, the model was trained with %d, and prompts stay within that", n_ctx, trained)
             self._pool = ContextPool(self._model, self.path, n_ctx, settings)
             self._n_ctx = self._pool.n_ctx
+            if self._is_small():  # of a large model the trial takes seconds, and a chunk is little of its prompts
+                with pinned(self._cores):
+                    self._pool.try_cuts()
             self._warm_up(self._pool.contexts[False])
         except BaseException:
             self.close()

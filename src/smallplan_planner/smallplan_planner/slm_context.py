@@ -1,7 +1,8 @@
 """One of llama.cpp's contexts with its KV cache: what was read, and how more is read.
 
-The KV cache of the prompt's common beginning is reused between calls, in whole chunks that always start at the
-same positions: so a token's state never depends on what was asked before, and answers at temperature 0 don't either.
+The KV cache of the prompt's common beginning is reused between calls. A token's state must not depend on what was asked
+before, so that answers at temperature 0 don't either: what is reused are whole chunks that always start at the same
+positions, unless a trial has shown that it makes no difference where a text is cut (`makes_nothing_of_cuts`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ FLASH_ATTENTION = {
     "off": llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
 }
 
+_CUTS = (1, 2, 3, 5, 7, 11, 13, 17, 29)
 _ABORTED = 2  # what llama_decode returns when the abort callback stopped it
 _logits_address = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int32)(
     ctypes.cast(llama_cpp.llama_get_logits_ith, ctypes.c_void_p).value or 0
@@ -43,7 +45,7 @@ _logits_address = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p, ctypes.c_in
 class ContextSettings:
     """What contexts of one model have in common."""
 
-    chunk: int  # tokens evaluated at once
+    chunk: int  # tokens evaluated at once, of which whole ones are reused
     n_threads: int
     batch: int = 0  # tokens of one call of llama.cpp, which evaluates them chunk by chunk; 0: a chunk
     cache_type: str = "f16"  # of `CACHE_TYPES`
@@ -101,12 +103,13 @@ class ModelContext:
                 f"{path}: no context of {n_ctx} tokens can be made: {last_errors()}; where memory is short, lower n_ctx"
             )
         self.size: int = llama_cpp.llama_n_ctx(self.handle)  # tokens
-        self.evaluated: list[int] = []  # the prompt's tokens in whole chunks whose KV cache is there
+        self.evaluated: list[int] = []  # the prompt's tokens that may be reused
         self.length = 0  # tokens in the KV cache, those of the answer included
         self.adapter: Any = None
         self.stop = StopFlag()
         self._path = path
         self._chunk = settings.chunk
+        self.reuses_any_part = False  # not only whole chunks, as long as there is no adapter
         self._batch: int = llama_cpp.llama_n_batch(self.handle)
         self._goes_back = can_go_back(model)
         self._memory = llama_cpp.llama_get_memory(self.handle)
@@ -157,7 +160,7 @@ class ModelContext:
         """How many of a prompt's tokens need not be read again: those up to the first chunk that differs."""
         before = self.evaluated
         same = next((i for i, (a, b) in enumerate(zip(tokens, before)) if a != b), min(len(tokens), len(before)))
-        return min(same, len(tokens) - 1) // self._chunk * self._chunk
+        return self._whole(min(same, len(tokens) - 1))
 
     def prefill(self, tokens: Sequence[int]) -> int:
         """Read a prompt as far as it is not `reusable`; returns the tokens reused. Raises `Stopped` and `SlmError`.
@@ -169,8 +172,27 @@ class ModelContext:
         try:
             self.evaluate(tokens[reused:])
         finally:
-            self.evaluated += tokens[reused : self.length // self._chunk * self._chunk]
+            self.evaluated += tokens[reused : self._whole(self.length)]
         return reused
+
+    def makes_nothing_of_cuts(self) -> bool:
+        """Whether a text gives the same logits to the last bit wherever it is cut in two, each part read by itself.
+
+        llama.cpp may compute a few tokens together in another order than many. Forgets what was read.
+        """
+        tokens = [1 + 7 * place % (self._logits._length_ - 1) for place in range(self._chunk + self._chunk // 2)]
+        found = set()
+        for cut in (0, *(cut for cut in _CUTS if cut < self._chunk)):
+            self.clear()
+            self.evaluate(tokens[:cut])
+            self.evaluate(tokens[cut:])
+            found.add(self.logits(-1).tobytes())
+        self.clear()
+        return len(found) == 1
+
+    def _whole(self, length: int) -> int:
+        """So many of the first tokens that are reused of `length`."""
+        return length if self.reuses_any_part and self.adapter is None else length // self._chunk * self._chunk
 
     def evaluate(self, tokens: Sequence[int]) -> None:
         """Append tokens; afterwards the next one can be sampled. Raises `Stopped` and `SlmError`."""

@@ -32,12 +32,22 @@ class ContextPool:
         self._path = path
         self._settings = settings
         self.contexts: dict[bool, ModelContext] = {}  # by whether they are for short answers
+        self._reuse_any_part = False
         self.n_ctx = self._make(False, n_ctx).size  # tokens
 
     def free(self) -> None:
         for context in self.contexts.values():
             context.free()
         self.contexts.clear()
+
+    def try_cuts(self) -> None:
+        """Find out whether more than whole chunks can be reused (`ModelContext.makes_nothing_of_cuts`).
+
+        To be called first of all, without an adapter.
+        """
+        self._reuse_any_part = self.contexts[False].makes_nothing_of_cuts()
+        for context in self.contexts.values():
+            context.reuses_any_part = self._reuse_any_part
 
     def take(self, short: bool, needed: int, adapter: Any) -> ModelContext:
         """The context for an answer that takes `needed` tokens (at most `n_ctx`), with this LoRA adapter or None."""
@@ -75,6 +85,7 @@ class ContextPool:
 
     def _make(self, short: bool, n_ctx: int) -> ModelContext:
         context = self.contexts[short] = ModelContext(self._model, self._path, n_ctx, self._settings)
+        context.reuses_any_part = self._reuse_any_part
         return context
 
     def _file(self, folder: Path, identity: Sequence[str], short: bool) -> Path:
