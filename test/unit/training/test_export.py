@@ -25,7 +25,7 @@ from smallplan_training.parity import LIMITS, Reference
 
 PROMPT = (
     "<s><|system|>\nAnswer in three lines, Analysis: Reasoning: Command:<|end|>\n<|user|>\nTask: find the blue mug-2.\n"
-    "Rooms:\nkitchen: fridge (closed), zorblick; partly unexplored\nLast actions: none<|end|>\n<|assistant|>\n"
+    "Log:\nkitchen: fridge (closed), zorblick\nYou are in kitchen.<|end|>\n<|assistant|>\n"
 )
 ANSWER = "Analysis: No mug yet.\nReasoning: fridge in kitchen, so I open it.\nCommand: go_to_and_open(kitchen, fridge)"
 
@@ -47,7 +47,7 @@ def test_llama_cpp_computes_what_transformers_computes(converter: Path, checkpoi
     whole = tmp_path / "whole.gguf"
     keys = {"general.name": "Tiny", "general.license": "apache-2.0", "smallplan.prompt_version": PROMPT_VERSION}
     export.convert(checkpoint, whole, keys)
-    kitchen = RoomView("kitchen", (ObjectView("fridge", "closed"), ObjectView("zorblick")), unexplored=True)
+    kitchen = RoomView("kitchen", (ObjectView("fridge", "closed"), ObjectView("zorblick")))
     view = PromptView("blue mug-2", "normal", (ActionKind.DONE,), (kitchen,), robot_room="kitchen")
     views = [view, replace(view, target="émile"), replace(view, rooms=())]
     reference = Reference(checkpoint, chat_of(checkpoint, "smallplan-nano"), views, 3, tmp_path / "logits", graphs=0)

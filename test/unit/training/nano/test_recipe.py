@@ -326,8 +326,9 @@ def test_some_shards_are_met_in_mode_saver(
     made = SampleSet.load(task.path)
     prompts = [tokenizer.decode(made.take(np.array([i])).ids.tolist()) for i in range(len(made))]
     decisions = ["You plan for a robot" in prompt for prompt in prompts]
-    assert decisions[:2] == [True, True] and sum(decisions) == 2
-    assert len(made) > 2 and all("You name a room" in prompt for prompt in prompts[2:]), "what rooms those are, too"
+    count = sum(decisions)  # one may have a twin in the other mode
+    assert 2 <= count <= 4 and all(decisions[:count])
+    assert len(made) > count and all("You name a room" in prompt for prompt in prompts[count:]), "rooms, too"
 
 
 def test_a_disturbed_policy_does_other_things_but_never_gives_up() -> None:

@@ -2,19 +2,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from smallplan_planner.priors import load_priors  # noqa: E402
 from smallplan_training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from smallplan_training.nano.checkpoint_folder import load_folder, save_folder  # noqa: E402
 from smallplan_training.nano.model import ModelConfig, NanoModel  # noqa: E402
+from smallplan_training.nano.situations import imagined_samples  # noqa: E402
 from smallplan_training.nano.tokenizer import NanoTokenizer  # noqa: E402
 from smallplan_training.nano.train import TrainConfig, Trainer  # noqa: E402
 from smallplan_training.sample_tokens import tokenise  # noqa: E402
-from smallplan_training.samples import Sample  # noqa: E402
 from smallplan_training.token_batches import SampleSet  # noqa: E402
 
 CONFIG = TrainConfig(
@@ -138,16 +140,15 @@ def test_values_out_of_range_are_refused(wrong: dict[str, float]) -> None:
         TrainConfig(**wrong)
 
 
-def test_marks_are_learnt_beside_the_answers(
-    samples: list[Sample], tiny: ModelConfig, tokenizer: NanoTokenizer, tmp_path: Path
-) -> None:
-    data = tokenise(samples, tokenizer, 1000, tokenizer.locate_marks)[0]
+def test_marks_are_learnt_beside_the_answers(tiny: ModelConfig, tokenizer: NanoTokenizer, tmp_path: Path) -> None:
+    samples = islice(imagined_samples(load_priors(), 2), 400)
+    data = tokenise(samples, tokenizer, 300, tokenizer.locate_marks)[0]
     command = tokenizer.encode("\nCommand:")[0]
     rest, held_out = data.split(20, 0)
     accuracy = {}
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
-        config = replace(CONFIG, steps=30, learning_rate=0.01, mark_weight=weight, mark_layer=1)
+        config = replace(CONFIG, steps=60, learning_rate=0.01, mark_weight=weight, mark_layer=1)
         run = Trainer(NanoModel(tiny), rest, held_out, tmp_path / str(weight), config, tokenizer.pad_id, command)
         run.train()
         accuracy[weight] = run.validate()["val_mark_accuracy"]
