@@ -112,7 +112,7 @@ def _actions_on_graph(graph: SceneGraph, rules: ActionRules) -> Iterator[Action]
         if frontier is not None:
             yield Action(ActionKind.EXPLORE, room.id, frontier.id)
     for obj in graph.objects:
-        if obj.id not in rules.blocked:
+        if obj.id not in rules.blocked:  # all that can be said against going to what is in the graph
             yield Action(ActionKind.NAVIGATE, obj.room, obj.id)
     openable = [(door.id, room_id) for door in graph.doors for room_id in door.rooms]
     openable += [(obj.id, obj.room) for obj in graph.objects if obj.openable]

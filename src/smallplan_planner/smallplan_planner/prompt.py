@@ -27,6 +27,8 @@ PROMPT_VERSION = "4"
 """Changes whenever the text below does: a model is trained for one version."""
 
 DISTANCE_WORDS = ((3.0, "very close"), (10.0, "near"), (20.0, "far"), (math.inf, "distant"))
+DISTANCES = (*(word for _, word in DISTANCE_WORDS), "unknown")
+"""All that a prompt says of a distance, nearest first."""
 MODES = ("normal", "saver")
 LAST_ACTIONS = 5
 NEAR = 1.0  # m of path within which an object counts as near the robot
@@ -392,7 +394,7 @@ def _other_lines(others: Sequence[Option]) -> list[str]:
         by_room.setdefault(option.room, Counter())[option.distance] += 1
     mostly = {room: max(counts, key=lambda word: counts[word]) for room, counts in by_room.items()}
     lines = []
-    for word in (*(word for _, word in DISTANCE_WORDS), "unknown"):
+    for word in DISTANCES:
         names = [room for room, distance in mostly.items() if distance == word]
         names += [o.name for o in others if o.distance == word != mostly[o.room]]
         lines += [f"others {word}: {', '.join(names)}"] if names else []

@@ -218,8 +218,7 @@ class SearchEpisode:
         self._sights: dict[str, list[tuple[int, OpenState]]] = {}  # by object id: the same, and the state seen then
         self._seen_from_near: set[str] = set()  # ids of objects
         self._questions: dict[str, RoomQuestion] = {}  # by room id
-        self._settled: dict[str, tuple[str, ...]] = {}  # room id to labels that ask for no question
-        self._asked: dict[str, frozenset[str]] = {}  # room id to the words that its label rests on
+        self._settled: dict[str, tuple[str, ...]] = {}  # room id to the labels that its own rests on
         self._named = False  # whether all that is in the graph has its name
 
     def observe(self, graph: SceneGraph) -> None:
@@ -274,7 +273,6 @@ class SearchEpisode:
         question = self._questions.pop(room_id)
         self._named = False
         self.room_labels[room_id] = label
-        self._asked[room_id] = frozenset(room_words(question.labels))
         self._settled[room_id] = question.labels
         if not self._questions:
             self._name_things()
@@ -403,20 +401,19 @@ class SearchEpisode:
         for room in graph.rooms:
             if room.label:
                 self.room_labels.pop(room.id, None)
-                self._settled.pop(room.id, None)
                 continue
             things = sorted(graph.objects_in(room.id), key=lambda obj: self._sights[obj.id][0][0])
             labels = tuple(obj.label for obj in things)
-            if labels == self._settled.get(room.id):
+            settled = self._settled.get(room.id)
+            if labels == settled:
                 continue
-            words = frozenset(room_words(labels))
-            if words and words != self._asked.get(room.id):
+            words = set(room_words(labels))
+            if words and words != set(room_words(settled or ())):
                 self._questions[room.id] = RoomQuestion(room.id, labels)
                 continue
             self._settled[room.id] = labels
             if not words:
                 self.room_labels[room.id] = UNCERTAIN_ROOM
-                self._asked.pop(room.id, None)
 
     def _name_things(self) -> None:
         """Give names to what is new: only now, so that a room is named after what was answered about it."""

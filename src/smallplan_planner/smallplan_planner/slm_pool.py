@@ -45,9 +45,8 @@ class ContextPool:
 
         To be called first of all, without an adapter.
         """
-        self._reuse_any_part = self.contexts[False].makes_nothing_of_cuts()
-        for context in self.contexts.values():
-            context.reuses_any_part = self._reuse_any_part
+        context = self.contexts[False]
+        context.reuses_any_part = self._reuse_any_part = context.makes_nothing_of_cuts()
 
     def take(self, short: bool, needed: int, adapter: Any) -> ModelContext:
         """The context for an answer that takes `needed` tokens (at most `n_ctx`), with this LoRA adapter or None."""

@@ -28,7 +28,7 @@ from smallplan_planner.actions import ActionKind, OutcomeCode
 from smallplan_planner.priors import Priors, load_priors
 from smallplan_planner.prompt import (
     CONTAINERS,
-    DISTANCE_WORDS,
+    DISTANCES,
     DOORS,
     MODES,
     SPACES,
@@ -53,12 +53,11 @@ CHAT_TEMPLATE = (
 SPACE = "\u2581"  # how SentencePiece writes a space
 
 _WORD = re.compile(r"[^\W\d_]+")
-_DISTANCES = (*(word for _, word in DISTANCE_WORDS), "unknown")
-_REASONS = (": a usual place", ": a usual room is not found yet", *(f": it is {word}" for word in _DISTANCES))
+_REASONS = (": a usual place", ": a usual room is not found yet", *(f": it is {word}" for word in DISTANCES))
 PHRASES = (
     *(" yet. Options: ", " is in ", " is found, so I stop.", "Not worth the way, so I stop.", "space in "),
     *(f"{reason}, so I {act}." for reason in _REASONS for act in ("open it", "look there")),
-    *(f", {word}, " for word in _DISTANCES),
+    *(f", {word}, " for word in DISTANCES),
     *(f"{chance}{end}" for _, _, chance in CHANCES for end in ("; ", ".")),
 )
 """Of the expert's answers; one token each."""
@@ -137,7 +136,7 @@ def prompt_symbols(priors: Priors) -> list[str]:
     symbols += [". Found: none.", ". Found: "]
     for head in (SPACES, DOORS, CONTAINERS, SURFACES):
         symbols += [f"\n{head}:", f"\n{head}: none"]
-    for word in _DISTANCES:
+    for word in DISTANCES:
         symbols += [f"\n{word}, ", f"\nothers {word}: "]
     symbols.append("\nUse listed names only. Explore only rooms with unexplored space. Target listed: done().")
     symbols += [", near ", "\nNothing seen in "]
