@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import yaml
-
-from smallplan_planner.resources import resource
+from smallplan_planner.resources import read_yaml, resource
 
 
 @lru_cache(maxsize=1)
-def _canonical_words() -> dict[str, str]:
+def load_synonyms() -> dict[str, str]:
+    """Word to the one that stands for it, read once. Raises ValueError for a word that two stand for."""
     path = resource("config", "synonyms.yaml")
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    data = read_yaml(path)
     words: dict[str, str] = {}
     for section in ("synonyms", "rooms"):
         for word, others in data[section].items():
@@ -25,7 +24,7 @@ def _canonical_words() -> dict[str, str]:
 @lru_cache(maxsize=65536)
 def canonical(word: str) -> str:
     """The word that stands for this one and its synonyms; a plural counts as its singular. Lower case in and out."""
-    known = _canonical_words()
+    known = load_synonyms()
     if word in known:
         return known[word]
     if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
@@ -38,4 +37,4 @@ def canonical(word: str) -> str:
 def words_for(word: str) -> tuple[str, ...]:
     """All words for the thing that `word` means, itself included."""
     stands_for = canonical(word)
-    return (word, *(other for other, known in _canonical_words().items() if known == stands_for and other != word))
+    return (word, *(other for other, known in load_synonyms().items() if known == stands_for and other != word))

@@ -10,7 +10,7 @@ from fixtures.graphs import PRIORS
 from smallplan_planner.names import UNCERTAIN_ROOM
 from smallplan_planner.priors import load_priors, parse_priors
 from smallplan_planner.resources import resource
-from smallplan_planner.synonyms import canonical, words_for
+from smallplan_planner.synonyms import canonical, load_synonyms, words_for
 
 
 def test_places_are_those_of_the_thing_most_likely_first() -> None:
@@ -78,6 +78,13 @@ def test_a_file_that_holds_no_priors_is_named(text: str, tmp_path: Path) -> None
 
 def test_the_projects_priors_are_read() -> None:
     assert parse_priors(resource("config", "priors.yaml")) == load_priors()
+
+
+def test_the_first_search_reads_no_file() -> None:
+    for read in (load_priors, load_synonyms):
+        read.cache_clear()
+    load_priors()
+    assert load_synonyms.cache_info().currsize == 1
 
 
 def test_synonyms_stand_for_one_word() -> None:
