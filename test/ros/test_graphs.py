@@ -18,10 +18,10 @@ GRAPH = endless_graph()
 TABLE = GRAPH.objects[0]
 BAD_GRAPHS = {
     "no rooms": (SceneGraph(), "no rooms"),
-    "NaN": (replace(GRAPH, objects=(replace(TABLE, position=(math.nan, 0.0, 0.0)),)), "'o1'"),
+    "NaN": (replace(GRAPH, objects=(TABLE._replace(position=(math.nan, 0.0, 0.0)),)), "'o1'"),
     "infinite": (replace(GRAPH, rooms=(Room("r", "", (0.0, math.inf, 0.0)),), frontiers=()), "'r'"),
     "duplicate ids": (replace(GRAPH, objects=(TABLE, TABLE)), "'o1'"),
-    "room that does not exist": (replace(GRAPH, objects=(replace(TABLE, room="attic"),)), "'attic'"),
+    "room that does not exist": (replace(GRAPH, objects=(TABLE._replace(room="attic"),)), "'attic'"),
     "cycle of parents": (
         replace(
             GRAPH,
@@ -71,7 +71,7 @@ def test_bad_graph(world: World, executor: FakeExecutor, kind: str) -> None:
 
 
 def test_a_state_that_is_none(world: World, executor: FakeExecutor) -> None:
-    world.perceive(replace(GRAPH, objects=(replace(TABLE, state=7),)))
+    world.perceive(replace(GRAPH, objects=(TABLE._replace(state=7),)))
     wait_until(lambda: "state 7" in world.diagnosis("scene graph"))
     result = world.search().result()
     assert result.error_code == FindObject.Result.BAD_GRAPH and "'o1'" in result.error_msg

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from smallplan_planner.names import NameBook
 from smallplan_planner.scene_graph import Frontier, OpenState, SceneGraph
@@ -42,8 +43,7 @@ _KIND_OF_VERB = {kind.verb: kind for kind in ActionKind}
 _COMMAND = re.compile(r"([a-z_]+)\s*\(([^()]*)\)")
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(NamedTuple):
     """`target_id` is an object, a door or a frontier; both ids are '' for `done()`."""
 
     kind: ActionKind
@@ -167,8 +167,8 @@ def refusal(action: Action, graph: SceneGraph, rules: ActionRules) -> str | None
 
 def format_command(action: Action, names: NameBook) -> str:
     """The action as a model writes it, in the names of the episode."""
-    ids = (action.room_id, action.target_id)[: len(ARGUMENTS[action.kind])]
-    return f"{action.kind.verb}({', '.join(map(names.name, ids))})"
+    ids = action[1 : 1 + len(ARGUMENTS[action.kind])]
+    return f"{_VERBS[action.kind]}({', '.join(map(names.name, ids))})"
 
 
 def parse_command(text: str, graph: SceneGraph, names: NameBook, rules: ActionRules) -> Action:

@@ -2,7 +2,8 @@
 
 A `SceneGraph` is one observation, immutable, as it comes from perception or a simulator. Nothing here
 knows ROS; `nodes/convert.py` turns messages into these types. Units are metres and seconds, positions are
-(x, y, z) in the frame `SceneGraph.frame_id`.
+(x, y, z) in the frame `SceneGraph.frame_id`. What a graph is made of are named tuples: there are hundreds in each
+observation, and these are made in a third of the time of frozen dataclasses.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
+from typing import NamedTuple
 
 import networkx as nx
 
@@ -48,16 +50,14 @@ class Pose:
         return (self.x, self.y, self.z)
 
 
-@dataclass(frozen=True)
-class Room:
+class Room(NamedTuple):
     id: str
     label: str = ""  # '' = not classified yet
     center: Point = (0.0, 0.0, 0.0)
     distance: float = UNKNOWN_DISTANCE  # m of path from the robot, NaN = unknown
 
 
-@dataclass(frozen=True)
-class SceneObject:
+class SceneObject(NamedTuple):
     id: str
     label: str
     room: str  # room id
@@ -69,8 +69,7 @@ class SceneObject:
     relation: str = ""  # "on" | "in" | ''
 
 
-@dataclass(frozen=True)
-class Door:
+class Door(NamedTuple):
     id: str
     rooms: tuple[str, ...]  # the 1 or 2 known room ids
     position: Point = (0.0, 0.0, 0.0)
@@ -80,8 +79,7 @@ class Door:
     label: str = ""  # '' = just a door
 
 
-@dataclass(frozen=True)
-class Frontier:
+class Frontier(NamedTuple):
     id: str
     room: str
     position: Point = (0.0, 0.0, 0.0)

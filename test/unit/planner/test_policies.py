@@ -60,9 +60,9 @@ class ScriptedGenerator:
 def test_greedy_takes_what_is_nearest_of_frontiers_doors_and_containers() -> None:
     graph = house()
     assert GreedyPolicy().decide(situation(graph)).command == "go_to_and_open(kitchen, cabinet)"
-    objects = tuple(replace(obj, distance=3.5) if obj.id == "cab" else obj for obj in graph.objects)
+    objects = tuple(obj._replace(distance=3.5) if obj.id == "cab" else obj for obj in graph.objects)
     assert GreedyPolicy().decide(situation(replace(graph, objects=objects))).command == "go_to_and_open(kitchen, door)"
-    doors = tuple(replace(door, openable=False) for door in graph.doors)
+    doors = tuple(door._replace(openable=False) for door in graph.doors)
     bare = replace(graph, objects=(), doors=doors)
     assert GreedyPolicy().decide(situation(bare)).command == "explore(room-1)"
 

@@ -167,7 +167,7 @@ def test_only_what_is_open_is_listed() -> None:
 def test_surfaces_are_listed_nearest_first_one_of_unknown_distance_last() -> None:
     graph = house()
     far, near, unknown = (graph.object_by_id[id_] for id_ in ("bed", "fri", "cab2"))
-    unknown = replace(unknown, distance=math.nan)
+    unknown = unknown._replace(distance=math.nan)
     view = view_of(graph, surfaces=[unknown, far, near])
     assert view.surfaces == (
         Option("kitchen", "very close", "fridge"),
@@ -179,7 +179,7 @@ def test_surfaces_are_listed_nearest_first_one_of_unknown_distance_last() -> Non
 
 def test_a_door_between_two_rooms_is_listed_under_both() -> None:
     graph = house()
-    doors = tuple(replace(door, openable=True) for door in graph.doors)
+    doors = tuple(door._replace(openable=True) for door in graph.doors)
     assert [option.name for option in view_of(replace(graph, doors=doors)).doors] == ["door", "door-2", "door-2"]
 
 
@@ -259,7 +259,7 @@ def test_surfaces_of_unusual_kinds_are_listed_when_nothing_else_is_left() -> Non
 
 def test_what_is_near_the_robot_is_said() -> None:
     graph = house()
-    objects = tuple(replace(obj, distance=0.5) if obj.id == "fri" else obj for obj in graph.objects)
+    objects = tuple(obj._replace(distance=0.5) if obj.id == "fri" else obj for obj in graph.objects)
     assert "You are in kitchen, near fridge." in user_lines(view_of(replace(graph, objects=objects)))
     assert "You are in no known room." in user_lines(view_of(replace(graph, robot_room="")))
 

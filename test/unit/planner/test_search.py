@@ -156,7 +156,7 @@ def test_the_way_that_a_failed_action_went_does_not_free_its_target() -> None:
 
 def test_a_change_near_a_failed_target_brings_it_back_and_one_far_away_does_not() -> None:
     def changed(graph: SceneGraph, id_: str) -> SceneGraph:
-        objects = tuple(replace(obj, state=OpenState.CLOSED) if obj.id == id_ else obj for obj in graph.objects)
+        objects = tuple(obj._replace(state=OpenState.CLOSED) if obj.id == id_ else obj for obj in graph.objects)
         return replace(graph, objects=objects)
 
     episode = search()
@@ -275,7 +275,7 @@ def test_the_log_tells_what_was_seen_behind_which_action() -> None:
     assert episode.choose(Answer(OPEN_CABINET)) is not None
     episode.observe(graph)  # the bed comes into sight on the way
     episode.report(Outcome(True))
-    opened = tuple(replace(obj, state=OpenState.OPEN) if obj.id in ("cab", "cab2") else obj for obj in graph.objects)
+    opened = tuple(obj._replace(state=OpenState.OPEN) if obj.id in ("cab", "cab2") else obj for obj in graph.objects)
     episode.observe(replace(graph, objects=opened))
     log = render(episode.situation().view)[1].content.partition("\nYou are in")[0]
     assert log.startswith(before)
@@ -354,7 +354,7 @@ def test_who_does_not_answer_gets_room_numbers_and_is_asked_again() -> None:
 def test_a_label_of_perceptions_is_never_a_question() -> None:
     episode = asked("bed")
     labelled = unlabelled("bed")
-    rooms = tuple(replace(room, label=room.label or "nursery") for room in labelled.rooms)
+    rooms = tuple(room._replace(label=room.label or "nursery") for room in labelled.rooms)
     episode.observe(replace(labelled, rooms=rooms))
     assert episode.rooms_to_classify() == () and episode.names.name("u") == "nursery"
     assert "u" not in episode.room_labels
