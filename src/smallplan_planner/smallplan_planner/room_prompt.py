@@ -14,7 +14,7 @@ from smallplan_planner.names import MAX_NAME_LENGTH, UNCERTAIN_ROOM, normalise
 from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import Message
 
-MAX_WORDS = 12
+MAX_WORDS = 8
 """Things that one question lists. More tell nothing new, and what is not listed is no reason to ask again."""
 
 
