@@ -11,7 +11,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, takewhile
+from operator import eq
 from typing import ClassVar
 
 from smallplan_planner.actions import Action, ActionKind, format_command
@@ -110,7 +111,7 @@ def build_grammar(options: Iterable[Action], names: NameBook, *, target_listed: 
 
 def common_length(first: Sequence[object], last: Sequence[object]) -> int:
     """In how many items two sequences begin alike, and so do all that are sorted between them."""
-    return next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))
+    return sum(takewhile(bool, map(eq, first, last)))
 
 
 def _alternatives(words: Sequence[str]) -> str:

@@ -53,15 +53,22 @@ def without_counter(name: str) -> str:
 
 def matches_target(label: str, target: str) -> bool:
     """Whether a thing labelled `label` is what somebody asks for with `target`, synonyms included."""
-    return bool(normalise(target)) and canonical(normalise(label)) == canonical(normalise(target))
+    wanted = _meaning(target)
+    return bool(wanted) and _meaning(label) == wanted
 
 
 def find_matches(graph: SceneGraph, target: str) -> list[SceneObject]:
     """The discovered objects that are the target (a category or an object id), nearest first, ties by id."""
     if target in graph.object_by_id:
         return [graph.object_by_id[target]]
-    found = [obj for obj in graph.objects if matches_target(obj.label, target)]
+    wanted = _meaning(target)
+    found = [obj for obj in graph.objects if _meaning(obj.label) == wanted] if wanted else []
     return sorted(found, key=lambda obj: (distance_key(obj.distance), obj.id))
+
+
+def _meaning(label: str) -> str:
+    """The word that labels for the same thing have in common, '' for none."""
+    return canonical(normalise(label))
 
 
 class NameBook:

@@ -398,15 +398,17 @@ class Slm:
         if not self._reuse:
             context.clear()
         begun = time.monotonic()
-        to_come = len(tokens) - context.reusable(tokens)
-        predicted = to_come * self.speeds.prompt.seconds
-        if end is not None and begun + predicted > end:
-            logger.warning(
-                "reading %d tokens of the prompt takes about %.2f s, the answer is due in %.2f s: raise the deadline",
-                to_come,
-                predicted,
-                max(0.0, end - begun),
-            )
+        if end is not None:
+            to_come = len(tokens) - context.reusable(tokens)
+            predicted = to_come * self.speeds.prompt.seconds
+            if begun + predicted > end:
+                logger.warning(
+                    "reading %d tokens of the prompt takes about %.2f s, and the answer is due in %.2f s: raise the "
+                    "deadline",
+                    to_come,
+                    predicted,
+                    max(0.0, end - begun),
+                )
         reused = context.prefill(tokens)
         self.speeds.prompt.learn(len(tokens) - reused, time.monotonic() - begun)
         return reused

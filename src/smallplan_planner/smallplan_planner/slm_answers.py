@@ -148,7 +148,7 @@ class AnswerWriter:
             if piece is None:
                 break
             text += piece
-            for head, ending in endings:
+            for head, ending in endings if b":" in piece else ():  # a head ends so
                 at = text.find(ending, max(0, len(text) - len(piece) - len(ending)))
                 if at >= 0:
                     self._push(self._cut_after(head, token, piece, len(text) - at - len(head)))

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallplan_planner.generation import SlmError
+from smallplan_planner.grammar import common_length
 from smallplan_planner.slm_interrupt import StopFlag, Stopped
 from smallplan_planner.slm_log import forget_errors, last_errors
 
@@ -158,9 +159,7 @@ class ModelContext:
 
     def reusable(self, tokens: Sequence[int]) -> int:
         """How many of a prompt's tokens need not be read again: those up to the first chunk that differs."""
-        before = self.evaluated
-        same = next((i for i, (a, b) in enumerate(zip(tokens, before)) if a != b), min(len(tokens), len(before)))
-        return self._whole(min(same, len(tokens) - 1))
+        return self._whole(min(common_length(tokens, self.evaluated), len(tokens) - 1))
 
     def prefill(self, tokens: Sequence[int]) -> int:
         """Read a prompt as far as it is not `reusable`; returns the tokens reused. Raises `Stopped` and `SlmError`.
