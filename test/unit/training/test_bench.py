@@ -65,6 +65,21 @@ def test_the_report_holds_what_was_measured(
     assert f"| decision_ms_p50 | {report['decision_ms_p50']} |" in shown and "not on PATH" in shown
 
 
+def test_both_simulators_go_the_same_steps(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = {"house": 300.0, "igibson": 2.0}
+    asked = []
+
+    def measure(steps: int, seed: int, simulator: str = "house") -> float:
+        asked.append((simulator, steps, seed))
+        return speeds[simulator]
+
+    monkeypatch.setattr(bench, "measure_simulator", measure)
+    config = bench.BenchConfig(model, decisions=1, sim_steps=200, igibson_steps=60, seed=3, skip=bench.PARTS)
+    report = bench.run_bench(config)
+    assert sorted(asked) == [("house", 60, 3), ("igibson", 60, 3)], "later steps are slower, in larger maps"
+    assert (report["sim_steps_per_s"], report["igibson_steps_per_s"], report["times_igibson"]) == (300.0, 2.0, 150.0)
+
+
 def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.gguf").touch()
     with pytest.raises(UserError, match=r"empty\.gguf is empty"):
