@@ -11,6 +11,7 @@ all fits into a model's context, `prompt_budget.py` makes a view that leaves thi
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ PROMPT_VERSION = "4"
 DISTANCE_WORDS = ((3.0, "very close"), (10.0, "near"), (20.0, "far"), (math.inf, "distant"))
 DISTANCES = (*(word for _, word in DISTANCE_WORDS), "unknown")
 """All that a prompt says of a distance, nearest first."""
+_LIMITS = [limit for limit, _ in DISTANCE_WORDS[:-1]]
 MODES = ("normal", "saver")
 LAST_ACTIONS = 5
 NEAR = 1.0  # m of path within which an object counts as near the robot
@@ -171,7 +173,7 @@ def distance_word(distance: float) -> str:
     """A distance in metres as the prompt says it; `unknown` for NaN."""
     if math.isnan(distance):
         return "unknown"
-    return next(word for limit, word in DISTANCE_WORDS if distance < limit)
+    return DISTANCES[bisect_right(_LIMITS, distance)]
 
 
 def build_view(
@@ -244,8 +246,8 @@ def listed_matches(view: PromptView, target: str) -> tuple[tuple[str, str], ...]
 
 
 def _object_view(obj: SceneObject, names: NameBook, sights: Sequence[tuple[int, OpenState]]) -> ObjectView:
-    *before, (since, state) = sights or [(0, obj.state)]
-    earlier = tuple((since, _STATE_WORDS[state]) for since, state in before) if before else ()
+    since, state = sights[-1] if sights else (0, obj.state)
+    earlier = tuple((since, _STATE_WORDS[state]) for since, state in sights[:-1]) if len(sights) > 1 else ()
     return ObjectView(names.name(obj.id), _STATE_WORDS[state], since, earlier)
 
 
@@ -380,7 +382,8 @@ def split_containers(view: PromptView) -> tuple[tuple[Option, ...], tuple[Option
     """The containers that are listed by name, and the others, of which the log has the names and the list the
     distances: by room, that with the nearest container first, and in a room in the order of the log."""
     named = _usual_kinds(view, view.containers)
-    others = [option for option in view.containers if option not in named]
+    by_name = {option.name for option in named}
+    others = [option for option in view.containers if option.name not in by_name]
     rooms = list(dict.fromkeys(option.room for option in others))
     logged = {obj.name: index for room in view.rooms for index, obj in enumerate(room.objects)}
     others.sort(key=lambda option: (rooms.index(option.room), logged.get(option.name, len(logged))))
