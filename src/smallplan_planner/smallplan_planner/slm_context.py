@@ -35,7 +35,9 @@ FLASH_ATTENTION = {
     "off": llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
 }
 
-_CUTS = (1, 2, 3, 5, 7, 11, 13, 17, 29)
+_CUTS = (2, 3, 5, 7, 11, 13, 17, 29)
+_TRIAL_CHUNKS = 3
+_LEAST = 2  # tokens read together at the least: one alone llama.cpp computes otherwise, to the last bits
 _ABORTED = 2  # what llama_decode returns when the abort callback stopped it
 _logits_address = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int32)(
     ctypes.cast(llama_cpp.llama_get_logits_ith, ctypes.c_void_p).value or 0
@@ -159,7 +161,7 @@ class ModelContext:
 
     def reusable(self, tokens: Sequence[int]) -> int:
         """How many of a prompt's tokens need not be read again: those up to the first chunk that differs."""
-        return self._whole(min(common_length(tokens, self.evaluated), len(tokens) - 1))
+        return self._whole(max(0, min(common_length(tokens, self.evaluated), len(tokens) - _LEAST)))
 
     def prefill(self, tokens: Sequence[int]) -> int:
         """Read a prompt as far as it is not `reusable`; returns the tokens reused. Raises `Stopped` and `SlmError`.
@@ -168,8 +170,11 @@ class ModelContext:
         """
         self.truncate(self.reusable(tokens))
         reused = self.length
+        would_be_alone = (len(tokens) - reused) % self._chunk == 1  # the last one, behind whole chunks
+        cut = len(tokens) - _LEAST if would_be_alone and self._cuts_anywhere() else len(tokens)
         try:
-            self.evaluate(tokens[reused:])
+            self.evaluate(tokens[reused:cut])
+            self.evaluate(tokens[cut:])
         finally:
             self.evaluated += tokens[reused : self._whole(self.length)]
         return reused
@@ -179,19 +184,24 @@ class ModelContext:
 
         llama.cpp may compute a few tokens together in another order than many. Forgets what was read.
         """
-        tokens = [1 + 7 * place % (self._logits._length_ - 1) for place in range(self._chunk + self._chunk // 2)]
+        tokens = [1 + 7 * place % (self._logits._length_ - 1) for place in range(_TRIAL_CHUNKS * self._chunk)]
+        before, self.reuses_any_part = self.reuses_any_part, True
         found = set()
         for cut in (0, *(cut for cut in _CUTS if cut < self._chunk)):
             self.clear()
-            self.evaluate(tokens[:cut])
-            self.evaluate(tokens[cut:])
+            self.prefill(tokens[:cut])
+            self.prefill(tokens)
             found.add(self.logits(-1).tobytes())
         self.clear()
+        self.reuses_any_part = before
         return len(found) == 1
 
     def _whole(self, length: int) -> int:
         """So many of the first tokens that are reused of `length`."""
-        return length if self.reuses_any_part and self.adapter is None else length // self._chunk * self._chunk
+        return length if self._cuts_anywhere() else length // self._chunk * self._chunk
+
+    def _cuts_anywhere(self) -> bool:
+        return self.reuses_any_part and self.adapter is None
 
     def evaluate(self, tokens: Sequence[int]) -> None:
         """Append tokens; afterwards the next one can be sampled. Raises `Stopped` and `SlmError`."""
