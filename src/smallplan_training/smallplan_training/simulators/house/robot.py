@@ -21,7 +21,7 @@ from smallplan_planner.scene_graph import OpenState, Pose
 from smallplan_training.simulators.house import sensing
 from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.house.perception import Cell, HouseState, Perception
-from smallplan_training.simulators.house.raster import NO_OWNER, RESOLUTION, ROBOT_RADIUS, SOLID, HouseRaster, rasterise
+from smallplan_training.simulators.house.raster import RESOLUTION, ROBOT_RADIUS, SOLID, HouseRaster, rasterise
 
 LOOK_EVERY = 0.5
 """m of travel between two looks ahead."""
@@ -280,15 +280,15 @@ class SimulatedRobot:
             span = stands - ends
             ends = ends + span * (DOOR_DEPTH / np.maximum(np.hypot(span[:, 0], span[:, 1]), DOOR_DEPTH))[:, None]
         row, column = self.perception.to_cell(0.0, 0.0)
-        shift = np.array([column + 0.5, row + 0.5])
+        shift = np.array([[column + 0.5], [row + 0.5]])
         count = len(stands)
         return sensing.lines_between(
             height,
             self._raster.owner,
-            stands / RESOLUTION + shift,
-            ends / RESOLUTION + shift,
+            stands.T / RESOLUTION + shift,
+            ends.T / RESOLUTION + shift,
             np.full(count, SOLID - 0.01),
-            np.full(count, NO_OWNER, dtype=np.int16),
+            np.full(count, sensing.NOBODY, dtype=np.int16),
         )
 
     def _in_the_doorway(self, door: int, row: int, column: int) -> bool:
