@@ -25,7 +25,7 @@ UNKNOWN, FREE, OCCUPIED = -1, 0, 100
 SNAP_REACH = 0.5  # m around a start that is not traversable within which a larger part of the floor is preferred
 MIN_POCKET_AREA = 0.25  # m2 of traversable floor that is worth starting from
 
-_WINDOW_STEP = 32  # cells by which a searched window grows, so that its shape seldom changes
+_WINDOW_STEP = 64  # cells by which a searched window grows, so that its shape seldom changes
 _STEPS = tuple((row, col) for row in (-1, 0, 1) for col in (-1, 0, 1) if row or col)  # to the 8 neighbours of a cell
 
 _HUGE = 50.0  # m of footprint; no house holds such a thing
