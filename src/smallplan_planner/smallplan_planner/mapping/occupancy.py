@@ -188,17 +188,22 @@ class DistanceField:
 
     def nearest_of(self, flat_cells: CellArray) -> tuple[int, int] | None:
         """The reachable cell of least path distance among flat indices (row * W + col), None if there is none."""
-        if flat_cells.size == 0:
-            return None
-        values = self.distances.ravel().take(flat_cells)
-        best = int(values.argmin())
-        if values[best] == np.inf:
-            return None
-        row, col = divmod(int(flat_cells[best]), self.distances.shape[1])
-        return (row, col)
+        return nearest_of(self.distances, flat_cells)
 
     def _local(self, row: int, col: int) -> tuple[int, int]:
         return (row - self._corner[0], col - self._corner[1])
+
+
+def nearest_of(distances: FloatArray, flat_cells: CellArray) -> tuple[int, int] | None:
+    """The first cell of least distance (H, W) among flat indices (row * W + col), None if all are out of reach."""
+    if flat_cells.size == 0:
+        return None
+    values = distances.ravel().take(flat_cells)
+    best = int(values.argmin())
+    if values[best] == np.inf:
+        return None
+    row, col = divmod(int(flat_cells[best]), distances.shape[1])
+    return (row, col)
 
 
 def _rounded_up(cells: int) -> int:
