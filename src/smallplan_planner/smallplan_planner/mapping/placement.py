@@ -22,7 +22,6 @@ from smallplan_planner.mapping.occupancy import (
     BoolArray,
     CellArray,
     DistanceField,
-    IntArray,
     OccupancyGrid,
     nearest_of,
 )
@@ -162,27 +161,27 @@ class ObjectPlacer:
         region[own[0] - corner[0], own[1] - corner[1]] = True
         rows, cols = np.divmod(start, grid.shape[1])
         region[rows - corner[0], cols - corner[1]] = True
-        beside = _first_reached(region, floor, ~wall)
-        if not beside.any():
+        rows, cols = _first_reached(region, floor, ~wall).nonzero()
+        if not rows.size:
             return None
-        row, col = self._best_floor(np.argwhere(beside) + corner, own)
-        return grid.to_world(row, col)
+        return grid.to_world(*self._best_floor(rows + corner[0], cols + corner[1], own))
 
-    def _best_floor(self, cells: IntArray, middle: tuple[int, int]) -> tuple[int, int]:
-        """One of the floor cells (N, 2) equally near to a footprint: in the room that has most of them.
+    def _best_floor(self, rows: CellArray, cols: CellArray, middle: tuple[int, int]) -> tuple[int, int]:
+        """One of some floor cells equally near to a footprint: in the room that has most of them.
 
         Of rooms with about as many it is the robot's, else the one that it is at soonest.
         """
-        numbers = self._rooms.labels[cells[:, 0], cells[:, 1]]
-        paths = self._field.distances[cells[:, 0], cells[:, 1]]
+        numbers = self._rooms.labels[rows, cols]
         votes = np.bincount(numbers)
-        rivals = np.flatnonzero(votes * 2 >= votes.max()).tolist()
+        rivals = (votes * 2 >= votes.max()).nonzero()[0].tolist()
         chosen = rivals[0]
         if len(rivals) > 1:
+            paths = self._field.distances[rows, cols]
             chosen = min(rivals, key=lambda n: (n != self._rooms.robot_room, float(paths[numbers == n].min()), n))
-        mine = cells[numbers == chosen]
-        best = int(((mine[:, 0] - middle[0]) ** 2 + (mine[:, 1] - middle[1]) ** 2).argmin())
-        return (int(mine[best, 0]), int(mine[best, 1]))
+        mine = numbers == chosen
+        rows, cols = rows[mine], cols[mine]
+        best = ((rows - middle[0]) ** 2 + (cols - middle[1]) ** 2).argmin()
+        return (int(rows[best]), int(cols[best]))
 
     def _clamped(self, x: float, y: float) -> tuple[int, int]:
         """The cell of a point, or the nearest cell of the grid when it lies outside."""
