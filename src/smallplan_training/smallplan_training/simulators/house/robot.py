@@ -125,8 +125,9 @@ class SimulatedRobot:
                 return self._failed(OutcomeCode.NOT_OPENABLE, reason)
         if cell is None:
             return self._failed(OutcomeCode.UNREACHABLE, "there is no free way to it on the map")
+        free_arm = False
         if action.kind in (ActionKind.GO_TO_AND_OPEN, ActionKind.CLOSE):
-            cell = self._stand_to_reach(key, cell, builder)
+            cell, free_arm = self._stand_to_reach(key, cell, builder)
         path = builder.field.path_to(*cell)
         if halfway:
             path = path[: max(1, len(path) // 2)]
@@ -142,7 +143,7 @@ class SimulatedRobot:
             return self._finish(motion)
         if self._pace(OPEN_SECONDS, 0.0) < 1.0:
             return self._finish(_ended(motion, OutcomeCode.CANCELED, "stopped before it was opened or closed"))
-        return self._finish(self._move_leaf(key, motion, opening=action.kind is ActionKind.GO_TO_AND_OPEN))
+        return self._finish(self._move_leaf(key, motion, action.kind is ActionKind.GO_TO_AND_OPEN, free_arm))
 
     def _draw_failure(self) -> tuple[bool, bool]:
         """(whether this action fails, whether it does so halfway); two draws an action, whatever happens."""
@@ -216,11 +217,11 @@ class SimulatedRobot:
     def _count_known(self) -> int:
         return int(np.count_nonzero(self.perception.known >= 0))
 
-    def _move_leaf(self, key: str, motion: Motion, opening: bool) -> Motion:
-        """Open or close what the robot has driven to."""
+    def _move_leaf(self, key: str, motion: Motion, opening: bool, free_arm: bool) -> Motion:
+        """Open or close what the robot has driven to. `free_arm`: it is known that no wall is in the arm's way."""
         row, column = self.perception.to_cell(self.pose.x, self.pose.y)
         furniture, door = self.perception.furniture_index(key), self.perception.door_index(key)
-        if not self._within_reach(key):
+        if not self._within_reach(key, free_arm):
             return _ended(motion, OutcomeCode.UNREACHABLE, "it is out of reach from there")
         if door is not None and not opening and self._in_the_doorway(door, row, column):
             return _ended(motion, OutcomeCode.BLOCKED, "the robot stands in the doorway")
@@ -247,11 +248,18 @@ class SimulatedRobot:
         wanted = OpenState.CLOSED if opening else OpenState.OPEN
         return "" if item.state is wanted else f"it is {'open' if opening else 'closed'} already"
 
-    def _stand_to_reach(self, key: str, cell: tuple[int, int], builder: SceneGraphBuilder) -> tuple[int, int]:
-        """The map's cell to open a thing from: the mapper's, unless a wall that the robot knows is in the arm's way."""
+    def _stand_to_reach(
+        self, key: str, cell: tuple[int, int], builder: SceneGraphBuilder
+    ) -> tuple[tuple[int, int], bool]:
+        """The map's cell to open a thing from: the mapper's, unless a wall that the robot knows is in the arm's way.
+
+        And whether it is known that there is none.
+        """
         item, grid, distances = self.perception.detection(key), builder.grid, builder.field.distances
-        if item is None or self._arm_is_free(item, grid.to_worlds([cell]), self.state.height)[0]:
-            return cell  # without any wall in the arm's way there is none that the robot knows
+        if item is None:
+            return cell, False
+        if self._arm_is_free(item, grid.to_worlds([cell]), self.state.height)[0]:
+            return cell, True  # without any wall in the arm's way there is none that the robot knows
         (x, y), footprint = _outline(item)
         around = grid.cells_within(x, y, REACH, footprint)
         around = around[np.isfinite(distances.ravel()[around])]
@@ -260,16 +268,16 @@ class SimulatedRobot:
         known = np.where(self.perception.known >= 0, self.state.height, np.float32(0.0))
         clear = np.flatnonzero(self._arm_is_free(item, grid.to_worlds(cells), known))
         row, column = cells[clear[0]] if len(clear) else cell
-        return int(row), int(column)
+        return (int(row), int(column)), False
 
-    def _within_reach(self, key: str) -> bool:
+    def _within_reach(self, key: str, free_arm: bool) -> bool:
         """Whether the arm gets there: at most `REACH` away, and no wall in between."""
         item = self.perception.detection(key)
         if item is None:
             return False
         here = np.array([[self.pose.x, self.pose.y]])
         away = float(np.hypot(*(_nearest_points(item, here) - here)[0]))
-        return away <= REACH + RESOLUTION and bool(self._arm_is_free(item, here, self.state.height)[0])
+        return away <= REACH + RESOLUTION and (free_arm or bool(self._arm_is_free(item, here, self.state.height)[0]))
 
     def _arm_is_free(
         self, item: Detection | DoorDetection, stands: NDArray[np.float64], height: NDArray[np.float32]
