@@ -200,7 +200,7 @@ def _parts(mask: BoolArray) -> tuple[LabelArray, int]:
     """(H, W): the number of the connected part that each True cell belongs to, 0 for the others; how many there are."""
     window = window_of(mask)
     parts: LabelArray = np.zeros(mask.shape, dtype=np.int32)
-    parts[window], count = ndimage.label(mask[window], FOUR)
+    count = ndimage.label(mask[window], FOUR, output=parts[window])  # into the window itself, without a copy
     return parts, count
 
 
