@@ -194,18 +194,13 @@ class SceneGraphBuilder:
 
     def _room_nodes(self) -> tuple[Room, ...]:
         rooms, grid = self.segmentation, self.grid
-        cells, starts = rooms.cells()
-        counts = np.concatenate([starts[1:], [len(cells)]]) - starts
-        rows, cols = np.divmod(cells, grid.shape[1])
-        mean_row, mean_col = (np.repeat(np.add.reduceat(part, starts) / counts, counts) for part in (rows, cols))
-        off_centre = (rows - mean_row) ** 2 + (cols - mean_col) ** 2
-        nearest = np.minimum.reduceat(self.field.distances.ravel().take(cells), starts)
         found = []
-        for number, start, count, distance in zip(rooms.numbers, starts, counts, nearest.tolist()):
-            middle = start + int(off_centre[start : start + count].argmin())
+        for number, cells in rooms.cells().items():
+            rows, cols = np.divmod(cells, grid.shape[1])
+            off_centre = (rows - rows.sum() / rows.size) ** 2 + (cols - cols.sum() / cols.size) ** 2
+            middle = int(off_centre.argmin())
             center = (*grid.to_world(int(rows[middle]), int(cols[middle])), 0.0)
-            if number == rooms.robot_room:
-                distance = 0.0
+            distance = 0.0 if number == rooms.robot_room else float(self.field.distances.ravel().take(cells).min())
             found.append(Room(_room_id(number), "", center, distance if math.isfinite(distance) else UNKNOWN_DISTANCE))
         return tuple(found)
 

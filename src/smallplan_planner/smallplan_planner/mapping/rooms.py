@@ -74,21 +74,18 @@ class Segmentation:
         """The room that a cell belongs to, or is nearest to when it is no floor of a room."""
         return self.labels.item(row, col) or self.nearest.item(row, col)
 
-    def cells(self) -> tuple[CellArray, CellArray]:
-        """Flat indices of the cells of each room, one room after the other as in `numbers`; where each one's begin.
+    def cells(self) -> dict[int, CellArray]:
+        """Room number -> flat indices of its cells, in the order of `numbers`.
 
-        The openings of a room to no room yet are left out.
+        The openings of a room to no room yet are left out, unless all that is known of it lies in them.
         """
-        flat = np.flatnonzero(self.labels > 0)
+        flat = np.flatnonzero((self.labels > 0) & ~self.leads_out)
         labels = self.labels.ravel().take(flat)
-        core = ~self.leads_out.ravel().take(flat)
-        counts = np.bincount(labels[core], minlength=self.numbers[-1] + 1)
+        found = {}
         for number in self.numbers:
-            if not counts[number]:  # all that is known of it lies in an opening
-                core |= labels == number
-        flat, labels = flat[core], labels[core]
-        order = np.argsort(labels.astype(np.int16), kind="stable")  # a radix sort, of such small numbers
-        return flat[order], np.searchsorted(labels, self.numbers, sorter=order)
+            cells = flat[labels == number]
+            found[number] = cells if cells.size else np.flatnonzero(self.labels == number)
+        return found
 
 
 class RoomSegmenter:
@@ -246,14 +243,12 @@ def _side_rays(
     count = max(3, int(length / resolution) + 1)
     along = start + np.linspace(0.15, 0.85, count)[:, None] * (end - start)
     steps = np.arange(0.5, SIDE_REACH / resolution, 0.5) * resolution
-    sides = []
-    for sign in (1.0, -1.0):
-        points = along[:, None, :] + sign * steps[None, :, None] * normal
-        cells = np.floor((points - np.asarray(origin)) / resolution).astype(np.intp)
-        cols = np.clip(cells[..., 0], 0, shape[1] - 1)
-        rows = np.clip(cells[..., 1], 0, shape[0] - 1)
-        sides.append(rows * shape[1] + cols)
-    return (sides[0], sides[1])
+    both_ways = np.array([steps, -steps])[:, None, :, None]
+    points = along[:, None, :] + both_ways * normal
+    cells = np.floor((points - np.asarray(origin)) / resolution).astype(np.intp)
+    cells = np.minimum(np.maximum(cells, 0), (shape[1] - 1, shape[0] - 1))  # faster than np.clip
+    left, right = cells[..., 1] * shape[1] + cells[..., 0]
+    return (left, right)
 
 
 def _merge_across(sides: list[tuple[list[int], list[int]]], count: int) -> LabelArray:
