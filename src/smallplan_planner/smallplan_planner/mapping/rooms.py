@@ -214,15 +214,11 @@ def _sides(grid: OccupancyGrid, door: DoorDetection, parts: LabelArray) -> tuple
     Rays walk away from the middle stretch of the segment until they meet free space, so that what lies
     behind the jambs or behind a wall further on is not taken for a side.
     """
-    left, right = _side_rays(grid.shape, grid.resolution, grid.origin, door.a, door.b)
-    return (_first_parts(parts.ravel().take(left)), _first_parts(parts.ravel().take(right)))
-
-
-def _first_parts(rays: LabelArray) -> list[int]:
-    """What each ray (one a row) meets first, without repetition and without 0 = nothing."""
+    rays = parts.ravel().take(_side_rays(grid.shape, grid.resolution, grid.origin, door.a, door.b))
     first = (rays > 0).argmax(axis=1)
-    hits = rays[np.arange(rays.shape[0]), first]
-    return sorted(set(hits.tolist()) - {0})
+    met = rays[np.arange(len(rays)), first].tolist()
+    middle = len(met) // 2
+    return (sorted({*met[:middle]} - {0}), sorted({*met[middle:]} - {0}))
 
 
 @lru_cache(maxsize=1024)  # doors stay where they are
@@ -232,8 +228,8 @@ def _side_rays(
     origin: tuple[float, float],
     a: tuple[float, float],
     b: tuple[float, float],
-) -> tuple[CellArray, CellArray]:
-    """Flat indices of the cells along rays that leave a segment to its left and to its right, one ray a row.
+) -> CellArray:
+    """Flat indices of the cells along rays that leave a segment, one ray a row: first those to its left.
 
     Rays stop at the edge of the grid, where they repeat the last cell.
     """
@@ -247,8 +243,8 @@ def _side_rays(
     points = along[:, None, :] + both_ways * normal
     cells = np.floor((points - np.asarray(origin)) / resolution).astype(np.intp)
     cells = np.minimum(np.maximum(cells, 0), (shape[1] - 1, shape[0] - 1))  # faster than np.clip
-    left, right = cells[..., 1] * shape[1] + cells[..., 0]
-    return (left, right)
+    rays: CellArray = (cells[..., 1] * shape[1] + cells[..., 0]).reshape(-1, len(steps))
+    return rays
 
 
 def _merge_across(sides: list[tuple[list[int], list[int]]], count: int) -> LabelArray:
