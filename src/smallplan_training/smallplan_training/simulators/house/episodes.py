@@ -209,12 +209,10 @@ class _TrueView:
         if not len(cells):
             return cells
         raster, width = self._raster, self._raster.height.shape[1]
-        count = len(cells)
         sources = np.stack([cells % width + 0.5, cells // width + 0.5])
         seen = sensing.lines_between(
-            raster.open_height, raster.owner, sources, targets,
-            np.full(count, top), np.full(count, excused, dtype=np.int16),
-        )  # fmt: skip
+            raster.open_height, raster.owner, sources, targets, np.array([top]), np.array([excused], dtype=np.int16)
+        )
         return cells[seen]
 
     def _nearest_points(self, cells: NDArray[np.int64], furniture: int) -> NDArray[np.float64]:

@@ -107,10 +107,10 @@ def lines_between(
         height, owner: (H, W), see `HouseRaster`.
         origins, targets: (2, N) columns and rows, in cells, fractional (the centre of cell c is c + 0.5); origins may
             be (2, 1), one for all targets.
-        tops: (N,) m: what is taller than this blocks the line.
-        excused: (N,) index of the furniture that doesn't block (the target itself, or its parent), or `NOBODY`.
+        tops: (N,) or (1,) m: what is taller than this blocks the line.
+        excused: (N,) or (1,) index of the furniture that doesn't block (the target itself, or its parent), or `NOBODY`.
     """
-    if not len(tops):
+    if not targets.size:
         return np.zeros(0, dtype=bool)
     span = targets - origins
     columns, rows = (origins[:, :, None] + span[:, :, None] * _LINE).astype(np.int32)
