@@ -114,7 +114,9 @@ class ObjectPlacer:
         Cells of another room than its own do not count: they are near through a wall.
         """
         labels, distances = self._rooms.labels, self._field.distances
-        within = {number: np.where(labels == number, distances, np.inf) for number in set(rooms.values())}
+        within = {number: np.full(distances.shape, np.inf) for number in set(rooms.values())}
+        for number, paths in within.items():
+            np.copyto(paths, distances, where=labels == number)  # faster than np.where
         return {
             key: nearest_of(within[number], outline.near) for outline, (key, number) in zip(outlines, rooms.items())
         }
