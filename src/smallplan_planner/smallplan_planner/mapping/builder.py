@@ -210,16 +210,16 @@ class SceneGraphBuilder:
             object_id = self._object_ids[detection.key]
             self._approach[object_id] = placed.approach
             found.append(
-                SceneObject(
-                    id=object_id,
-                    label=detection.label,
-                    room=_room_id(placed.room),
-                    position=detection.position,
-                    distance=self._distance_to(placed.approach),
-                    state=detection.state,
-                    openable=detection.openable,
-                    parent=self._object_ids[placed.parent] if placed.parent else "",
-                    relation=detection.relation if placed.parent and detection.relation in ("on", "in") else "",
+                SceneObject(  # its fields by position: naming them takes as long as all else here
+                    object_id,
+                    detection.label,
+                    _room_id(placed.room),
+                    detection.position,
+                    self._distance_to(placed.approach),
+                    detection.state,
+                    detection.openable,
+                    self._object_ids[placed.parent] if placed.parent else "",
+                    detection.relation if placed.parent and detection.relation in ("on", "in") else "",
                 )
             )
         return tuple(found)

@@ -84,7 +84,8 @@ class ObjectPlacer:
         self.covered: BoolArray = np.zeros(grid.shape, dtype=bool)
         """(H, W): cells under known furniture."""
         for outline in outlines:
-            self.covered.ravel()[outline.under] = True
+            if outline.under.size:
+                self.covered.ravel()[outline.under] = True
 
         numbers = {detection.key: self._room(detection) for detection in detections}
         approaches = self._approaches(outlines, numbers)

@@ -135,7 +135,7 @@ class SightLines:
         )
         found = np.zeros(len(self.container), dtype=bool)
         found[self.thing[picked[seen]]] = True
-        return np.flatnonzero(found)
+        return found.nonzero()[0]
 
 
 class Perception:
