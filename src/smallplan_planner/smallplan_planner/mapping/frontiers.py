@@ -138,17 +138,16 @@ def _clusters(
     grid: OccupancyGrid, rooms: Segmentation, field: DistanceField, edge: BoolArray
 ) -> list[tuple[FrontierCluster, Cells]]:
     """The frontiers along an edge (H, W), without numbers yet (0), each with its edge cells."""
-    window = window_of(edge)
-    inside = edge[window]
-    if inside.size == 0:
+    flat = np.flatnonzero(edge)
+    if flat.size == 0:
         return []
-    labels, _ = ndimage.label(inside, EIGHT, output=np.intp)
-    flat = np.flatnonzero(inside)
-    rows, cols = np.divmod(flat, inside.shape[1])
-    rows, cols = rows + window[0].start, cols + window[1].start
-    room_of, out = rooms.labels[rows, cols], rooms.leads_out[rows, cols]
+    rows, cols = np.divmod(flat, edge.shape[1])
+    top, left = int(rows[0]), int(cols.min())
+    window = edge[top : rows[-1] + 1, left : cols.max() + 1]
+    stretches, _ = ndimage.label(window, EIGHT, output=np.intp)
+    room_of, out = rooms.labels.ravel().take(flat), rooms.leads_out.ravel().take(flat)
     # One cluster per connected stretch, room and side of an opening.
-    codes = (labels.ravel().take(flat) * (int(room_of.max()) + 1) + room_of) * 2 + out
+    codes = (stretches[rows - top, cols - left] * (int(room_of.max()) + 1) + room_of) * 2 + out
     order = np.argsort(codes, kind="stable")
     codes = codes[order]
     starts = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist(), len(order)]
@@ -178,6 +177,8 @@ def _standing_point(
     """
     rows, cols = stretch
     middle = _nearest_to(stretch, (rows.sum() / rows.size, cols.sum() / cols.size))
+    if field.distances[middle] < np.inf:
+        return middle
     reachable = field.distances[stretch] < np.inf
     near = (rows[reachable], cols[reachable])
     if near[0].size == 0:
