@@ -76,6 +76,15 @@ def test_the_field_of_view_is_120_degrees(yaw: float) -> None:
     assert math.degrees(off[far].max()) == pytest.approx(60, abs=3)
 
 
+def test_a_view_ahead_and_the_rest_of_the_turn_see_all_that_a_full_turn_sees() -> None:
+    tall = np.random.default_rng(0).random((160, 160)) < 0.02
+    _, everything = sensing.visible_cells(tall, 80, 80, 0.0, sensing.FULL_TURN)
+    for yaw in np.arange(2 * sensing.RAYS) * math.pi / sensing.RAYS:  # on and between rays
+        _, ahead = sensing.visible_cells(tall, 80, 80, yaw, sensing.FIELD_OF_VIEW)
+        _, rest = sensing.visible_cells(tall, 80, 80, yaw + math.pi, sensing.REST_OF_TURN)
+        assert np.array_equal(ahead | rest, everything)
+
+
 def test_low_furniture_is_seen_over_and_tall_furniture_is_not(house_json: dict) -> None:
     house_json["furniture"][0] |= {"position": [2, 2], "size": [0.4, 0.4]}
     low = House.from_json(house_json)

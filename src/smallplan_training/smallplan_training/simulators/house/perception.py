@@ -159,6 +159,7 @@ class Perception:
         shifts = self._door_normals[:, None] * _SIDES[:, None] * (DOOR_OFFSET / RESOLUTION)
         self._door_fronts = self._door_points[:, None] + shifts[:, :, None]  # (D, 3, 3, 2): the points on each side
         self._sights = self._lines.and_doors(self._door_fronts)
+        self._last_look: tuple[int, int, float, float] | None = None  # row, column, yaw, angle; None: a door has moved
         self._detections: dict[str, Detection] = {}
         self._doors: dict[str, DoorDetection] = {}
         self._key_of_thing: dict[int, str] = {}
@@ -222,6 +223,13 @@ class Perception:
 
     def look(self, row: int, column: int, yaw: float, angle: float) -> None:
         """Take in what can be seen from this cell, in this direction."""
+        before, self._last_look = self._last_look, (row, column, yaw, angle)
+        if before is not None and before[:2] == (row, column) and angle == sensing.FULL_TURN:
+            # What has been looked at from here can show nothing more.
+            if before[3] == sensing.FULL_TURN:
+                return
+            if before[3] == sensing.FIELD_OF_VIEW:
+                yaw, angle = before[2] + math.pi, sensing.REST_OF_TURN
         state = self._state
         window, seen = sensing.visible_cells(state.tall, row, column, yaw, angle)
         np.copyto(self.known[window], state.occupancy[window], where=seen)
@@ -254,6 +262,7 @@ class Perception:
     def door_moved(self, door: int, is_open: bool) -> None:
         """The robot has opened or closed a door, so it knows where its leaf is."""
         self._state.set_door(door, is_open)
+        self._last_look = None
         cells = self._raster.door_cells[door]
         self.known.ravel()[cells] = FREE if is_open else OCCUPIED
         key = next(key for key, index in self._door_of_key.items() if index == door)

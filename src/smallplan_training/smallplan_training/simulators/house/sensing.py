@@ -30,6 +30,8 @@ STEPS = int(RANGE / RESOLUTION)
 LINE_SAMPLES = int(STEPS * 1.2)
 """Points on a line of sight: less than a cell apart at full range, and always the same ones for the same line."""
 RAYS = 2 * int(2 * math.pi * STEPS)  # two rays a cell at full range, so that no cell is skipped
+REST_OF_TURN = FULL_TURN - FIELD_OF_VIEW + 4 * FULL_TURN / RAYS
+"""rad: of a full turn what a view ahead leaves, and two rays more on either side, so that none is left out."""
 _SQUARE = 2 * STEPS + 1
 """Cells, the side of the square that the rays can reach."""
 _LINE = np.linspace(0.0, 1.0, LINE_SAMPLES)
