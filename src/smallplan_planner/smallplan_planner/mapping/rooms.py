@@ -165,13 +165,12 @@ class RoomSegmenter:
             for annex, home in ((one, other), (other, one)):
                 if annex and home in numbers and annex not in numbers and not annexes[annex]:
                     annexes[annex] = numbers[home]
-        core, beyond = table.take(group_of), annexes.take(group_of)
-        labels_of = np.where(beyond > 0, beyond, core)
+        labels_of = (table + annexes).take(group_of)  # no group has a number and is an annex
         labels: LabelArray = np.zeros(grid.shape, dtype=np.int32)
         labels.ravel()[floor] = labels_of
         _fill(labels, floor[labels_of == 0])
         leads_out = np.zeros(grid.shape, dtype=bool)
-        leads_out.ravel()[floor] = beyond > 0
+        leads_out.ravel()[floor[(annexes > 0).take(group_of)]] = True
         openings = []
         for door, (one, other) in zip(doors, sides_of):
             opening = Opening(door, (int(table[one]), int(table[other])))
@@ -179,8 +178,8 @@ class RoomSegmenter:
             if 0 in opening.sides and (door.is_passage or door.state is not OpenState.CLOSED):
                 cells = segment_cells(grid, door, DOORWAY_DEPTH, 0.0)
                 leads_out.ravel()[cells] = labels.ravel()[cells] > 0
-        numbered = core > 0
-        self._remembered(grid).ravel()[floor[numbered]] = core[numbered]
+        numbered = (table > 0).take(group_of)
+        self._remembered(grid).ravel()[floor[numbered]] = labels_of[numbered]
         return Segmentation(labels, leads_out, tuple(openings), robot_room, tuple(sorted(numbers.values())))
 
     def _remembered(self, grid: OccupancyGrid) -> LabelArray:

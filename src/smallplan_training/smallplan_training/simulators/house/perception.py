@@ -124,14 +124,11 @@ class SightLines:
 
         Args: origin: (column, row) of the camera, fractional; yaw, angle: the view in rad.
         """
-        picked = wanted.take(self.thing).nonzero()[0]
-        points = self.points.take(picked, axis=1)
-        dx, dy = (points - np.array([origin]).T) * RESOLUTION
-        chosen = dx * dx + dy * dy <= self.reach.take(picked) ** 2
-        chosen &= sensing.in_view(dx, dy, yaw, angle)
-        picked = picked[chosen]
+        dx, dy = (self.points - np.array([origin]).T) * RESOLUTION
+        near = dx * dx + dy * dy <= self.reach**2
+        picked = (wanted.take(self.thing) & near & sensing.in_view(dx, dy, yaw, angle)).nonzero()[0]
         seen = sensing.lines_of_sight(
-            height, owner, origin, points[:, chosen], self.top.take(picked), self.excused.take(picked)
+            height, owner, origin, self.points.take(picked, axis=1), self.top.take(picked), self.excused.take(picked)
         )
         found = np.zeros(len(self.container), dtype=bool)
         found[self.thing[picked[seen]]] = True
