@@ -194,18 +194,13 @@ class SceneGraphBuilder:
 
     def _room_nodes(self) -> tuple[Room, ...]:
         rooms, grid = self.segmentation, self.grid
-        cells, starts = rooms.cells()
-        counts = np.concatenate([starts[1:], [len(cells)]]) - starts
-        rows, cols = np.divmod(cells, grid.shape[1])
-        mean_row, mean_col = (np.repeat(np.add.reduceat(part, starts) / counts, counts) for part in (rows, cols))
-        off_centre = (rows - mean_row) ** 2 + (cols - mean_col) ** 2
-        nearest = np.minimum.reduceat(self.field.distances.ravel().take(cells), starts)
         found = []
-        for number, start, count, distance in zip(rooms.numbers, starts, counts, nearest.tolist()):
-            middle = start + int(off_centre[start : start + count].argmin())
+        for number, cells in rooms.cells().items():
+            rows, cols = np.divmod(cells, grid.shape[1])
+            off_centre = (rows - rows.sum() / rows.size) ** 2 + (cols - cols.sum() / cols.size) ** 2
+            middle = int(off_centre.argmin())
             center = (*grid.to_world(int(rows[middle]), int(cols[middle])), 0.0)
-            if number == rooms.robot_room:
-                distance = 0.0
+            distance = 0.0 if number == rooms.robot_room else float(self.field.distances.ravel().take(cells).min())
             found.append(Room(_room_id(number), "", center, distance if math.isfinite(distance) else UNKNOWN_DISTANCE))
         return tuple(found)
 
@@ -215,16 +210,16 @@ class SceneGraphBuilder:
             object_id = self._object_ids[detection.key]
             self._approach[object_id] = placed.approach
             found.append(
-                SceneObject(
-                    id=object_id,
-                    label=detection.label,
-                    room=_room_id(placed.room),
-                    position=detection.position,
-                    distance=self._distance_to(placed.approach),
-                    state=detection.state,
-                    openable=detection.openable,
-                    parent=self._object_ids[placed.parent] if placed.parent else "",
-                    relation=detection.relation if placed.parent and detection.relation in ("on", "in") else "",
+                SceneObject(  # its fields by position: naming them takes as long as all else here
+                    object_id,
+                    detection.label,
+                    _room_id(placed.room),
+                    detection.position,
+                    self._distance_to(placed.approach),
+                    detection.state,
+                    detection.openable,
+                    self._object_ids[placed.parent] if placed.parent else "",
+                    detection.relation if placed.parent and detection.relation in ("on", "in") else "",
                 )
             )
         return tuple(found)

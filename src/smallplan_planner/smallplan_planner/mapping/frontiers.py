@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -22,7 +22,6 @@ from smallplan_planner.mapping.occupancy import (
     DistanceField,
     IntArray,
     OccupancyGrid,
-    grown,
     window_of,
 )
 from smallplan_planner.mapping.rooms import FOUR, Segmentation, resample
@@ -39,8 +38,7 @@ Cells = tuple[CellArray, CellArray]
 EIGHT = np.ones((3, 3), dtype=bool)
 
 
-@dataclass(frozen=True)
-class FrontierCluster:
+class FrontierCluster(NamedTuple):
     """One frontier: a stretch of the edge between known free and unknown space."""
 
     number: int  # stable across updates, never reused
@@ -94,7 +92,7 @@ class FrontierTracker:
             if number is None:
                 self._last_number += 1
                 number = self._last_number
-            found.append(replace(candidates[index], number=number))
+            found.append(candidates[index]._replace(number=number))
         self._previous = tuple(sorted(found, key=lambda frontier: frontier.number))
         return self._previous
 
@@ -125,12 +123,14 @@ def frontier_cells(grid: OccupancyGrid, covered: BoolArray | None = None) -> Boo
     inside = unknown[window]
     around = np.ones((inside.shape[0] + 2, inside.shape[1] + 2), dtype=bool)
     around[1:-1, 1:-1] = inside
-    pockets, _ = ndimage.label(around, FOUR)
+    pockets, _ = ndimage.label(around, FOUR, output=np.intp)  # as numpy counts and takes
     large = np.bincount(pockets.ravel()) * grid.resolution**2 >= MIN_POCKET_AREA
     large[0] = False
     large[pockets[0, 0]] = True
+    worth = large.take(pockets)
+    beside = worth[:-2, 1:-1] | worth[2:, 1:-1] | worth[1:-1, :-2] | worth[1:-1, 2:]
     edge = np.zeros(grid.shape, dtype=bool)
-    edge[window] = grown(large.take(pockets))[1:-1, 1:-1] & (grid.data[window] == FREE)
+    edge[window] = beside & (grid.data[window] == FREE)
     return edge
 
 
@@ -138,17 +138,16 @@ def _clusters(
     grid: OccupancyGrid, rooms: Segmentation, field: DistanceField, edge: BoolArray
 ) -> list[tuple[FrontierCluster, Cells]]:
     """The frontiers along an edge (H, W), without numbers yet (0), each with its edge cells."""
-    window = window_of(edge)
-    inside = edge[window]
-    if inside.size == 0:
+    flat = np.flatnonzero(edge)
+    if flat.size == 0:
         return []
-    labels, _ = ndimage.label(inside, EIGHT)
-    flat = np.flatnonzero(inside)
-    rows, cols = np.divmod(flat, inside.shape[1])
-    rows, cols = rows + window[0].start, cols + window[1].start
-    room_of, out = rooms.labels[rows, cols], rooms.leads_out[rows, cols]
+    rows, cols = np.divmod(flat, edge.shape[1])
+    top, left = int(rows[0]), int(cols.min())
+    window = edge[top : rows[-1] + 1, left : cols.max() + 1]
+    stretches, _ = ndimage.label(window, EIGHT, output=np.intp)
+    room_of, out = rooms.labels.ravel().take(flat), rooms.leads_out.ravel().take(flat)
     # One cluster per connected stretch, room and side of an opening.
-    codes = (labels.ravel()[flat].astype(np.int64) * (int(room_of.max()) + 1) + room_of) * 2 + out
+    codes = (stretches[rows - top, cols - left] * (int(room_of.max()) + 1) + room_of) * 2 + out
     order = np.argsort(codes, kind="stable")
     codes = codes[order]
     starts = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist(), len(order)]
@@ -178,6 +177,8 @@ def _standing_point(
     """
     rows, cols = stretch
     middle = _nearest_to(stretch, (rows.sum() / rows.size, cols.sum() / cols.size))
+    if field.distances[middle] < np.inf:
+        return middle
     reachable = field.distances[stretch] < np.inf
     near = (rows[reachable], cols[reachable])
     if near[0].size == 0:

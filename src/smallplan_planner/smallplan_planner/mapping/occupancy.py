@@ -25,7 +25,7 @@ UNKNOWN, FREE, OCCUPIED = -1, 0, 100
 SNAP_REACH = 0.5  # m around a start that is not traversable within which a larger part of the floor is preferred
 MIN_POCKET_AREA = 0.25  # m2 of traversable floor that is worth starting from
 
-_WINDOW_STEP = 32  # cells by which a searched window grows, so that its shape seldom changes
+_WINDOW_STEP = 64  # cells by which a searched window grows, so that its shape seldom changes
 _STEPS = tuple((row, col) for row in (-1, 0, 1) for col in (-1, 0, 1) if row or col)  # to the 8 neighbours of a cell
 
 _HUGE = 50.0  # m of footprint; no house holds such a thing
@@ -188,17 +188,22 @@ class DistanceField:
 
     def nearest_of(self, flat_cells: CellArray) -> tuple[int, int] | None:
         """The reachable cell of least path distance among flat indices (row * W + col), None if there is none."""
-        if flat_cells.size == 0:
-            return None
-        values = self.distances.ravel().take(flat_cells)
-        best = int(values.argmin())
-        if values[best] == np.inf:
-            return None
-        row, col = divmod(int(flat_cells[best]), self.distances.shape[1])
-        return (row, col)
+        return nearest_of(self.distances, flat_cells)
 
     def _local(self, row: int, col: int) -> tuple[int, int]:
         return (row - self._corner[0], col - self._corner[1])
+
+
+def nearest_of(distances: FloatArray, flat_cells: CellArray) -> tuple[int, int] | None:
+    """The first cell of least distance (H, W) among flat indices (row * W + col), None if all are out of reach."""
+    if flat_cells.size == 0:
+        return None
+    values = distances.ravel().take(flat_cells)
+    best = int(values.argmin())
+    if values[best] == np.inf:
+        return None
+    row, col = divmod(int(flat_cells[best]), distances.shape[1])
+    return (row, col)
 
 
 def _rounded_up(cells: int) -> int:
@@ -207,18 +212,12 @@ def _rounded_up(cells: int) -> int:
 
 def window_of(mask: BoolArray) -> tuple[slice, slice]:
     """The smallest window (rows, columns) that holds all True cells of a mask (H, W), empty when there are none."""
-    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    rows = np.flatnonzero(mask.any(axis=1))
     if rows.size == 0:
         return (slice(0, 0), slice(0, 0))
-    return (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1))
-
-
-def grown(mask: BoolArray) -> BoolArray:
-    """(H, W): the True cells of a mask and their 4-neighbours."""
-    found = mask.copy()
-    for rows, cols in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-        _join_shifted(found, mask, rows, cols)
-    return found
+    window = slice(int(rows[0]), int(rows[-1]) + 1)
+    cols = np.flatnonzero(mask[window].any(axis=0))
+    return (window, slice(int(cols[0]), int(cols[-1]) + 1))
 
 
 @lru_cache(maxsize=4096)  # the same furniture and doors are asked for at every update
@@ -297,15 +296,6 @@ def _lattice_within(
     across = np.maximum(np.abs(v) - width / 2, 0.0)
     inside = along**2 + across**2 <= radius**2 + 1e-12  # the slack keeps cells on the border in
     return row_0, col_0, inside
-
-
-def _join_shifted(into: BoolArray, mask: BoolArray, rows: int, cols: int) -> None:
-    """Set the cells of `into` (H, W) that lie so many rows and columns further than a True cell of `mask` (H, W)."""
-    height, width = mask.shape
-    if abs(rows) < height and abs(cols) < width:
-        into[max(rows, 0) : height + min(rows, 0), max(cols, 0) : width + min(cols, 0)] |= mask[
-            max(-rows, 0) : height + min(-rows, 0), max(-cols, 0) : width + min(-cols, 0)
-        ]
 
 
 def _to_cell(x: float, y: float, resolution: float, origin: tuple[float, float]) -> tuple[int, int]:

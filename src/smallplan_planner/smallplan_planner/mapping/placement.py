@@ -9,7 +9,7 @@ furniture's room.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,8 +22,8 @@ from smallplan_planner.mapping.occupancy import (
     BoolArray,
     CellArray,
     DistanceField,
-    IntArray,
     OccupancyGrid,
+    nearest_of,
 )
 from smallplan_planner.mapping.rooms import Segmentation
 
@@ -83,10 +83,12 @@ class ObjectPlacer:
         outlines = self._outlines_on(grid)
         self.covered: BoolArray = np.zeros(grid.shape, dtype=bool)
         """(H, W): cells under known furniture."""
-        self.covered.ravel()[_joined(outline.under for outline in outlines)] = True
+        for outline in outlines:
+            if outline.under.size:
+                self.covered.ravel()[outline.under] = True
 
         numbers = {detection.key: self._room(detection) for detection in detections}
-        approaches = dict(zip(numbers, self._approaches([outline.near for outline in outlines], [*numbers.values()])))
+        approaches = self._approaches(outlines, numbers)
         found = []
         for key, number in numbers.items():
             parent = self._parents.get(key, "")  # in the same room
@@ -107,30 +109,18 @@ class ObjectPlacer:
                 self._outlines[key] = _Outline(detection, under, near)
         return [self._outlines[key] for key in self._by_key]
 
-    def _approaches(self, near: Sequence[CellArray], rooms: Sequence[int]) -> list[tuple[int, int] | None]:
-        """For each detection the reachable cell near it that the robot is at soonest: all of them looked up at once.
+    def _approaches(self, outlines: Sequence[_Outline], rooms: Mapping[str, int]) -> dict[str, tuple[int, int] | None]:
+        """For each detection, by key, the reachable cell near it that the robot is at soonest.
 
         Cells of another room than its own do not count: they are near through a wall.
         """
-        cells, sizes = _joined(near), [part.size for part in near]
-        numbers = np.repeat(np.array(rooms, dtype=np.int32), sizes)
-        own = np.flatnonzero(self._rooms.labels.ravel().take(cells) == numbers)
-        cells = cells.take(own)
-        values = self._field.distances.ravel().take(cells)
-        ends = np.searchsorted(own, np.cumsum(sizes))
-        starts = np.concatenate([[0], ends[:-1]])
-        some = np.flatnonzero(ends > starts)
-        starts, counts = starts[some], (ends - starts)[some]
-        found: list[tuple[int, int] | None] = [None] * len(near)
-        if not some.size:
-            return found
-        least = np.minimum.reduceat(values, starts)
-        first = np.flatnonzero(values == np.repeat(least, counts))
-        nearest = cells[first[np.searchsorted(first, starts)]]
-        for index, value, cell in zip(some.tolist(), least.tolist(), nearest.tolist()):
-            if value < math.inf:
-                found[index] = divmod(cell, self._grid.shape[1])
-        return found
+        labels, distances = self._rooms.labels, self._field.distances
+        within = {number: np.full(distances.shape, np.inf) for number in set(rooms.values())}
+        for number, paths in within.items():
+            np.copyto(paths, distances, where=labels == number)  # faster than np.where
+        return {
+            key: nearest_of(within[number], outline.near) for outline, (key, number) in zip(outlines, rooms.items())
+        }
 
     def _room(self, detection: Detection) -> int:
         """The number of a detection's room: that of the outermost thing that it is on or in."""
@@ -174,37 +164,33 @@ class ObjectPlacer:
         region[own[0] - corner[0], own[1] - corner[1]] = True
         rows, cols = np.divmod(start, grid.shape[1])
         region[rows - corner[0], cols - corner[1]] = True
-        beside = _first_reached(region, floor, ~wall)
-        if not beside.any():
+        rows, cols = _first_reached(region, floor, ~wall).nonzero()
+        if not rows.size:
             return None
-        row, col = self._best_floor(np.argwhere(beside) + corner, own)
-        return grid.to_world(row, col)
+        return grid.to_world(*self._best_floor(rows + corner[0], cols + corner[1], own))
 
-    def _best_floor(self, cells: IntArray, middle: tuple[int, int]) -> tuple[int, int]:
-        """One of the floor cells (N, 2) equally near to a footprint: in the room that has most of them.
+    def _best_floor(self, rows: CellArray, cols: CellArray, middle: tuple[int, int]) -> tuple[int, int]:
+        """One of some floor cells equally near to a footprint: in the room that has most of them.
 
         Of rooms with about as many it is the robot's, else the one that it is at soonest.
         """
-        numbers = self._rooms.labels[cells[:, 0], cells[:, 1]]
-        paths = self._field.distances[cells[:, 0], cells[:, 1]]
+        numbers = self._rooms.labels[rows, cols]
         votes = np.bincount(numbers)
-        rivals = np.flatnonzero(votes * 2 >= votes.max()).tolist()
+        rivals = (votes * 2 >= votes.max()).nonzero()[0].tolist()
         chosen = rivals[0]
         if len(rivals) > 1:
+            paths = self._field.distances[rows, cols]
             chosen = min(rivals, key=lambda n: (n != self._rooms.robot_room, float(paths[numbers == n].min()), n))
-        mine = cells[numbers == chosen]
-        best = int(((mine[:, 0] - middle[0]) ** 2 + (mine[:, 1] - middle[1]) ** 2).argmin())
-        return (int(mine[best, 0]), int(mine[best, 1]))
+        mine = numbers == chosen
+        rows, cols = rows[mine], cols[mine]
+        best = ((rows - middle[0]) ** 2 + (cols - middle[1]) ** 2).argmin()
+        return (int(rows[best]), int(cols[best]))
 
     def _clamped(self, x: float, y: float) -> tuple[int, int]:
         """The cell of a point, or the nearest cell of the grid when it lies outside."""
         row, col = self._grid.to_cell(x, y)
         height, width = self._grid.shape
         return (min(max(row, 0), height - 1), min(max(col, 0), width - 1))
-
-
-def _joined(parts: Iterable[CellArray]) -> CellArray:
-    return np.concatenate([_NO_CELLS, *parts])
 
 
 def _first_reached(region: BoolArray, goal: BoolArray, open_cells: BoolArray) -> BoolArray:

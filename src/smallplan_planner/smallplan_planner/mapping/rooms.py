@@ -74,21 +74,18 @@ class Segmentation:
         """The room that a cell belongs to, or is nearest to when it is no floor of a room."""
         return self.labels.item(row, col) or self.nearest.item(row, col)
 
-    def cells(self) -> tuple[CellArray, CellArray]:
-        """Flat indices of the cells of each room, one room after the other as in `numbers`; where each one's begin.
+    def cells(self) -> dict[int, CellArray]:
+        """Room number -> flat indices of its cells, in the order of `numbers`.
 
-        The openings of a room to no room yet are left out.
+        The openings of a room to no room yet are left out, unless all that is known of it lies in them.
         """
-        flat = np.flatnonzero(self.labels > 0)
+        flat = np.flatnonzero((self.labels > 0) & ~self.leads_out)
         labels = self.labels.ravel().take(flat)
-        core = ~self.leads_out.ravel().take(flat)
-        counts = np.bincount(labels[core], minlength=self.numbers[-1] + 1)
+        found = {}
         for number in self.numbers:
-            if not counts[number]:  # all that is known of it lies in an opening
-                core |= labels == number
-        flat, labels = flat[core], labels[core]
-        order = np.argsort(labels.astype(np.int16), kind="stable")  # a radix sort, of such small numbers
-        return flat[order], np.searchsorted(labels, self.numbers, sorter=order)
+            cells = flat[labels == number]
+            found[number] = cells if cells.size else np.flatnonzero(self.labels == number)
+        return found
 
 
 class RoomSegmenter:
@@ -168,13 +165,12 @@ class RoomSegmenter:
             for annex, home in ((one, other), (other, one)):
                 if annex and home in numbers and annex not in numbers and not annexes[annex]:
                     annexes[annex] = numbers[home]
-        core, beyond = table.take(group_of), annexes.take(group_of)
-        labels_of = np.where(beyond > 0, beyond, core)
+        labels_of = (table + annexes).take(group_of)  # no group has a number and is an annex
         labels: LabelArray = np.zeros(grid.shape, dtype=np.int32)
         labels.ravel()[floor] = labels_of
         _fill(labels, floor[labels_of == 0])
         leads_out = np.zeros(grid.shape, dtype=bool)
-        leads_out.ravel()[floor] = beyond > 0
+        leads_out.ravel()[floor[(annexes > 0).take(group_of)]] = True
         openings = []
         for door, (one, other) in zip(doors, sides_of):
             opening = Opening(door, (int(table[one]), int(table[other])))
@@ -182,8 +178,8 @@ class RoomSegmenter:
             if 0 in opening.sides and (door.is_passage or door.state is not OpenState.CLOSED):
                 cells = segment_cells(grid, door, DOORWAY_DEPTH, 0.0)
                 leads_out.ravel()[cells] = labels.ravel()[cells] > 0
-        numbered = core > 0
-        self._remembered(grid).ravel()[floor[numbered]] = core[numbered]
+        numbered = (table > 0).take(group_of)
+        self._remembered(grid).ravel()[floor[numbered]] = labels_of[numbered]
         return Segmentation(labels, leads_out, tuple(openings), robot_room, tuple(sorted(numbers.values())))
 
     def _remembered(self, grid: OccupancyGrid) -> LabelArray:
@@ -200,7 +196,7 @@ def _parts(mask: BoolArray) -> tuple[LabelArray, int]:
     """(H, W): the number of the connected part that each True cell belongs to, 0 for the others; how many there are."""
     window = window_of(mask)
     parts: LabelArray = np.zeros(mask.shape, dtype=np.int32)
-    parts[window], count = ndimage.label(mask[window], FOUR)
+    count = ndimage.label(mask[window], FOUR, output=parts[window])  # into the window itself, without a copy
     return parts, count
 
 
@@ -217,15 +213,11 @@ def _sides(grid: OccupancyGrid, door: DoorDetection, parts: LabelArray) -> tuple
     Rays walk away from the middle stretch of the segment until they meet free space, so that what lies
     behind the jambs or behind a wall further on is not taken for a side.
     """
-    left, right = _side_rays(grid.shape, grid.resolution, grid.origin, door.a, door.b)
-    return (_first_parts(parts.ravel().take(left)), _first_parts(parts.ravel().take(right)))
-
-
-def _first_parts(rays: LabelArray) -> list[int]:
-    """What each ray (one a row) meets first, without repetition and without 0 = nothing."""
+    rays = parts.ravel().take(_side_rays(grid.shape, grid.resolution, grid.origin, door.a, door.b))
     first = (rays > 0).argmax(axis=1)
-    hits = rays[np.arange(rays.shape[0]), first]
-    return sorted(set(hits.tolist()) - {0})
+    met = rays[np.arange(len(rays)), first].tolist()
+    middle = len(met) // 2
+    return (sorted({*met[:middle]} - {0}), sorted({*met[middle:]} - {0}))
 
 
 @lru_cache(maxsize=1024)  # doors stay where they are
@@ -235,8 +227,8 @@ def _side_rays(
     origin: tuple[float, float],
     a: tuple[float, float],
     b: tuple[float, float],
-) -> tuple[CellArray, CellArray]:
-    """Flat indices of the cells along rays that leave a segment to its left and to its right, one ray a row.
+) -> CellArray:
+    """Flat indices of the cells along rays that leave a segment, one ray a row: first those to its left.
 
     Rays stop at the edge of the grid, where they repeat the last cell.
     """
@@ -246,14 +238,12 @@ def _side_rays(
     count = max(3, int(length / resolution) + 1)
     along = start + np.linspace(0.15, 0.85, count)[:, None] * (end - start)
     steps = np.arange(0.5, SIDE_REACH / resolution, 0.5) * resolution
-    sides = []
-    for sign in (1.0, -1.0):
-        points = along[:, None, :] + sign * steps[None, :, None] * normal
-        cells = np.floor((points - np.asarray(origin)) / resolution).astype(np.intp)
-        cols = np.clip(cells[..., 0], 0, shape[1] - 1)
-        rows = np.clip(cells[..., 1], 0, shape[0] - 1)
-        sides.append(rows * shape[1] + cols)
-    return (sides[0], sides[1])
+    both_ways = np.array([steps, -steps])[:, None, :, None]
+    points = along[:, None, :] + both_ways * normal
+    cells = np.floor((points - np.asarray(origin)) / resolution).astype(np.intp)
+    cells = np.minimum(np.maximum(cells, 0), (shape[1] - 1, shape[0] - 1))  # faster than np.clip
+    rays: CellArray = (cells[..., 1] * shape[1] + cells[..., 0]).reshape(-1, len(steps))
+    return rays
 
 
 def _merge_across(sides: list[tuple[list[int], list[int]]], count: int) -> LabelArray:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy import ndimage
 
 from smallplan_planner.mapping.occupancy import (
     FREE,
@@ -19,7 +18,6 @@ from smallplan_planner.mapping.occupancy import (
     OccupancyGrid,
     PathSearch,
     cells_within,
-    grown,
     window_of,
 )
 
@@ -206,11 +204,6 @@ def test_cells_within_stay_where_they_are_when_the_grid_grows(
 def test_a_footprint_larger_than_any_house_covers_the_grid_alone() -> None:
     """In no more memory than the grid has: perception may report anything."""
     assert len(cells_within((30, 40), 0.1, (-1.0, 2.0), 5.0, 5.0, 1.0, (1e6, 1e6, 0.3))) == 30 * 40
-
-
-@given(masks)
-def test_a_grown_mask_holds_the_neighbours_too(mask: np.ndarray) -> None:
-    assert np.array_equal(grown(mask), ndimage.binary_dilation(mask))
 
 
 @given(masks)

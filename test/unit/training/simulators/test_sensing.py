@@ -42,8 +42,8 @@ def visible(house: House, x: float, y: float, yaw: float = 0.0, angle: float = s
     """(H, W) which cells are seen from a point of the house's frame."""
     raster = rasterise(house)
     seen = np.zeros(raster.height.shape, dtype=bool)
-    cells = sensing.visible_cells(raster.height > sensing.CAMERA_HEIGHT, *raster.cell(x, y), yaw, angle)
-    seen.ravel()[cells] = True
+    window, mask = sensing.visible_cells(raster.height > sensing.CAMERA_HEIGHT, *raster.cell(x, y), yaw, angle)
+    seen[window] = mask
     return seen
 
 
@@ -57,7 +57,8 @@ def test_a_full_turn_sees_the_room_and_nothing_behind_walls(two_rooms: House) ->
 
 def test_every_cell_within_range_of_an_empty_space_is_seen() -> None:
     seen = np.zeros((160, 160), dtype=bool)
-    seen.ravel()[sensing.visible_cells(np.zeros((160, 160), dtype=bool), 80, 80, 0.0, sensing.FULL_TURN)] = True
+    window, mask = sensing.visible_cells(np.zeros((160, 160), dtype=bool), 80, 80, 0.0, sensing.FULL_TURN)
+    seen[window] = mask
     rows, columns = np.mgrid[:160, :160]
     distance = np.hypot(rows - 80, columns - 80) * RESOLUTION
     assert seen[(distance < sensing.RANGE - RESOLUTION) & (distance > 0)].all()
@@ -67,12 +68,21 @@ def test_every_cell_within_range_of_an_empty_space_is_seen() -> None:
 @pytest.mark.parametrize("yaw", [0.0, 1.0, math.pi, -2.5])
 def test_the_field_of_view_is_120_degrees(yaw: float) -> None:
     seen = np.zeros((160, 160), dtype=bool)
-    cells = sensing.visible_cells(np.zeros((160, 160), dtype=bool), 80, 80, yaw, sensing.FIELD_OF_VIEW)
-    seen.ravel()[cells] = True
+    window, mask = sensing.visible_cells(np.zeros((160, 160), dtype=bool), 80, 80, yaw, sensing.FIELD_OF_VIEW)
+    seen[window] = mask
     rows, columns = np.nonzero(seen)
     off = np.abs(np.angle(np.exp(1j * (np.arctan2(rows - 80, columns - 80) - yaw))))
     far = np.hypot(rows - 80, columns - 80) > 20
     assert math.degrees(off[far].max()) == pytest.approx(60, abs=3)
+
+
+def test_a_view_ahead_and_the_rest_of_the_turn_see_all_that_a_full_turn_sees() -> None:
+    tall = np.random.default_rng(0).random((160, 160)) < 0.02
+    _, everything = sensing.visible_cells(tall, 80, 80, 0.0, sensing.FULL_TURN)
+    for yaw in np.arange(2 * sensing.RAYS) * math.pi / sensing.RAYS:  # on and between rays
+        _, ahead = sensing.visible_cells(tall, 80, 80, yaw, sensing.FIELD_OF_VIEW)
+        _, rest = sensing.visible_cells(tall, 80, 80, yaw + math.pi, sensing.REST_OF_TURN)
+        assert np.array_equal(ahead | rest, everything)
 
 
 def test_low_furniture_is_seen_over_and_tall_furniture_is_not(house_json: dict) -> None:
@@ -84,14 +94,16 @@ def test_low_furniture_is_seen_over_and_tall_furniture_is_not(house_json: dict) 
     assert not visible(House.from_json(house_json), 1.0, 2.0)[behind]
 
 
-def line(house: House, origin: tuple[float, float], target: tuple[float, float], top: float, owner: int = -1) -> bool:
+def line(
+    house: House, origin: tuple[float, float], target: tuple[float, float], top: float, owner: int = sensing.NOBODY
+) -> bool:
     raster = rasterise(house)
     points = [((x - raster.corner[0]) / RESOLUTION, (y - raster.corner[1]) / RESOLUTION) for x, y in (origin, target)]
     seen = sensing.lines_of_sight(
         raster.height,
         raster.owner,
         points[0],
-        np.array([points[1]]),
+        np.array([points[1]]).T,
         np.array([top]),
         np.array([owner], dtype=np.int16),
     )

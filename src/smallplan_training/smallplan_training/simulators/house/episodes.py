@@ -186,10 +186,10 @@ class _TrueView:
     def _poses_to_see(self, thing: int) -> NDArray[np.int64]:
         found = []
         for at in np.flatnonzero(self._lines.thing == thing):
-            point = self._lines.points[at]
+            point = self._lines.points[:, at]
             x, y = self._raster.corner[0] + point[0] * RESOLUTION, self._raster.corner[1] + point[1] * RESOLUTION
             cells = self._cells_around((float(x), float(y)), float(self._lines.reach[at]), None)
-            targets = np.broadcast_to(point, (len(cells), 2))
+            targets = np.broadcast_to(point[:, None], (2, len(cells)))
             found.append(
                 self._with_clear_line(cells, targets, float(self._lines.top[at]), int(self._lines.excused[at]))
             )
@@ -209,16 +209,14 @@ class _TrueView:
         if not len(cells):
             return cells
         raster, width = self._raster, self._raster.height.shape[1]
-        count = len(cells)
-        sources = np.column_stack([cells % width + 0.5, cells // width + 0.5])
+        sources = np.stack([cells % width + 0.5, cells // width + 0.5])
         seen = sensing.lines_between(
-            raster.open_height, raster.owner, sources, targets,
-            np.full(count, top), np.full(count, excused, dtype=np.int16),
-        )  # fmt: skip
+            raster.open_height, raster.owner, sources, targets, np.array([top]), np.array([excused], dtype=np.int16)
+        )
         return cells[seen]
 
     def _nearest_points(self, cells: NDArray[np.int64], furniture: int) -> NDArray[np.float64]:
-        """(N, 2) (column, row): the point of a footprint that is nearest to each cell."""
+        """(2, N) columns and rows: the point of a footprint that is nearest to each cell."""
         piece, raster, width = self._house.furniture[furniture], self._raster, self._raster.height.shape[1]
         x = raster.corner[0] + (cells % width + 0.5) * RESOLUTION - piece.position[0]
         y = raster.corner[1] + (cells // width + 0.5) * RESOLUTION - piece.position[1]
@@ -226,7 +224,7 @@ class _TrueView:
         u = np.clip(c * x + s * y, -piece.size[0] / 2, piece.size[0] / 2)
         v = np.clip(c * y - s * x, -piece.size[1] / 2, piece.size[1] / 2)
         px, py = piece.position[0] + c * u - s * v, piece.position[1] + s * u + c * v
-        return np.column_stack([(px - raster.corner[0]) / RESOLUTION, (py - raster.corner[1]) / RESOLUTION])
+        return np.stack([(px - raster.corner[0]) / RESOLUTION, (py - raster.corner[1]) / RESOLUTION])
 
     def _room_of(self, thing: int) -> int:
         """Index of the room that a thing is in, its own or that of its parent, else by its position; -1 outside."""

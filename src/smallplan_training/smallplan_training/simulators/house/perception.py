@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,13 +57,13 @@ class HouseState:
 class SightLines:
     """Where a house's things may be seen, as arrays; furniture comes first, then objects.
 
-    Points are in cells, (column, row), fractional. A piece of furniture has five, an object one.
+    Points are in cells, fractional. A piece of furniture has five, an object one.
     """
 
-    points: NDArray[np.float64]  # (P, 2)
+    points: NDArray[np.float64]  # (2, P) columns and rows
     thing: NDArray[np.int32]  # (P,) which thing a point belongs to
     top: NDArray[np.float64]  # (P,) m
-    excused: NDArray[np.int16]  # (P,) furniture that doesn't block the line to this point
+    excused: NDArray[np.int16]  # (P,) furniture that doesn't block the line to this point, or `sensing.NOBODY`
     reach: NDArray[np.float64]  # (P,) m, from how far it is recognised
     container: NDArray[np.int32]  # (T,) for each thing the furniture that it is in, or -1
 
@@ -77,7 +76,7 @@ class SightLines:
             points.append(((x - raster.corner[0]) / RESOLUTION, (y - raster.corner[1]) / RESOLUTION))
             thing.append(number)
             top.append(height)
-            excused.append(owner)
+            excused.append(sensing.NOBODY if owner == NO_OWNER else owner)
             reach.append(sensing.SMALL_RANGE if size < sensing.SMALL else sensing.RANGE)
 
         for index, piece in enumerate(house.furniture):
@@ -91,7 +90,7 @@ class SightLines:
             container.append(owner if item.relation == "in" else NO_OWNER)
             add(item.position[0], item.position[1], number, item.top, owner, max(item.size))
         return SightLines(
-            np.array(points, dtype=float).reshape(-1, 2),
+            np.array(points, dtype=float).reshape(-1, 2).T.copy(),
             np.array(thing, dtype=np.int32),
             np.array(top, dtype=float),
             np.array(excused, dtype=np.int16),
@@ -104,21 +103,13 @@ class SightLines:
         sides, count = fronts.shape[0] * 3, fronts.shape[0] * 9
         further = len(self.container) + np.arange(count) // 3
         return SightLines(
-            np.concatenate([self.points, fronts.reshape(-1, 2)]),
+            np.concatenate([self.points, fronts.reshape(-1, 2).T], axis=1),
             np.concatenate([self.thing, further.astype(np.int32)]),
             np.pad(self.top, (0, count), constant_values=sensing.CAMERA_HEIGHT),
-            np.pad(self.excused, (0, count), constant_values=NO_OWNER),
+            np.pad(self.excused, (0, count), constant_values=sensing.NOBODY),
             np.pad(self.reach, (0, count), constant_values=sensing.RANGE),
             np.pad(self.container, (0, sides), constant_values=NO_OWNER),
         )
-
-    @cached_property
-    def _columns(self) -> NDArray[np.float64]:
-        return self.points[:, 0].copy()
-
-    @cached_property
-    def _rows(self) -> NDArray[np.float64]:
-        return self.points[:, 1].copy()
 
     def seen_from(
         self,
@@ -133,18 +124,15 @@ class SightLines:
 
         Args: origin: (column, row) of the camera, fractional; yaw, angle: the view in rad.
         """
-        picked = np.flatnonzero(wanted.take(self.thing))
-        dx = (self._columns.take(picked) - origin[0]) * RESOLUTION
-        dy = (self._rows.take(picked) - origin[1]) * RESOLUTION
-        chosen = dx * dx + dy * dy <= self.reach.take(picked) ** 2
-        chosen &= sensing.in_view(dx, dy, yaw, angle)
-        picked = picked[chosen]
+        dx, dy = (self.points - np.array([origin]).T) * RESOLUTION
+        near = dx * dx + dy * dy <= self.reach**2
+        picked = (wanted.take(self.thing) & near & sensing.in_view(dx, dy, yaw, angle)).nonzero()[0]
         seen = sensing.lines_of_sight(
-            height, owner, origin, self.points[picked], self.top[picked], self.excused[picked]
+            height, owner, origin, self.points.take(picked, axis=1), self.top.take(picked), self.excused.take(picked)
         )
         found = np.zeros(len(self.container), dtype=bool)
         found[self.thing[picked[seen]]] = True
-        return np.flatnonzero(found)
+        return found.nonzero()[0]
 
 
 class Perception:
@@ -168,6 +156,7 @@ class Perception:
         shifts = self._door_normals[:, None] * _SIDES[:, None] * (DOOR_OFFSET / RESOLUTION)
         self._door_fronts = self._door_points[:, None] + shifts[:, :, None]  # (D, 3, 3, 2): the points on each side
         self._sights = self._lines.and_doors(self._door_fronts)
+        self._last_look: tuple[int, int, float, float] | None = None  # row, column, yaw, angle; None: a door has moved
         self._detections: dict[str, Detection] = {}
         self._doors: dict[str, DoorDetection] = {}
         self._key_of_thing: dict[int, str] = {}
@@ -231,19 +220,22 @@ class Perception:
 
     def look(self, row: int, column: int, yaw: float, angle: float) -> None:
         """Take in what can be seen from this cell, in this direction."""
+        before, self._last_look = self._last_look, (row, column, yaw, angle)
+        if before is not None and before[:2] == (row, column) and angle == sensing.FULL_TURN:
+            # What has been looked at from here can show nothing more.
+            if before[3] == sensing.FULL_TURN:
+                return
+            if before[3] == sensing.FIELD_OF_VIEW:
+                yaw, angle = before[2] + math.pi, sensing.REST_OF_TURN
         state = self._state
-        cells = sensing.visible_cells(state.tall, row, column, yaw, angle)
-        self.known.ravel()[cells] = state.occupancy.ravel().take(cells)
-        self.known[row, column] = state.occupancy[row, column]
-        origin = (column + 0.5, row + 0.5)
-        self._recognise(origin, yaw, angle)
+        window, seen = sensing.visible_cells(state.tall, row, column, yaw, angle)
+        np.copyto(self.known[window], state.occupancy[window], where=seen)
+        self._recognise((column + 0.5, row + 0.5), yaw, angle)
 
     def _recognise(self, origin: Point2, yaw: float, angle: float) -> None:
         """Remember the things and the doors that show from here for the first time."""
-        things, doors = len(self._unseen), np.flatnonzero(self._door_unseen)
-        wanted = np.zeros(len(self._sights.container), dtype=bool)
-        wanted[:things] = self._unseen & ~self._closed_in
-        wanted[things + 3 * doors + self._sides(origin, doors)] = True
+        things = len(self._unseen)
+        wanted = np.concatenate([self._unseen & ~self._closed_in, self._unseen_sides(origin).ravel()])
         # One search for both: most of its cost is that of calling numpy.
         seen = self._sights.seen_from(origin, yaw, angle, self._state.height, self._raster.owner, wanted)
         if seen.size:
@@ -267,6 +259,7 @@ class Perception:
     def door_moved(self, door: int, is_open: bool) -> None:
         """The robot has opened or closed a door, so it knows where its leaf is."""
         self._state.set_door(door, is_open)
+        self._last_look = None
         cells = self._raster.door_cells[door]
         self.known.ravel()[cells] = FREE if is_open else OCCUPIED
         key = next(key for key, index in self._door_of_key.items() if index == door)
@@ -336,14 +329,13 @@ class Perception:
 
     def _door_views(self, origin: Point2) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """The doors (D,) not seen yet, and (D, 3, 2) the points before them, on the robot's side, that show them."""
-        unseen = np.flatnonzero(self._door_unseen)
-        return unseen, self._door_fronts[unseen, self._sides(origin, unseen)]
+        return np.flatnonzero(self._door_unseen), self._door_fronts[self._unseen_sides(origin)]
 
-    def _sides(self, origin: Point2, doors: NDArray[np.intp]) -> NDArray[np.intp]:
-        """For each of these doors the index in `_SIDES` of the one that the robot stands on."""
+    def _unseen_sides(self, origin: Point2) -> NDArray[np.bool_]:
+        """(D, 3): whether the robot stands on this one of `_SIDES` of each door, and has not seen the door yet."""
         (x, y), (normal_x, normal_y) = self._door_middles, self._door_across
         away = (origin[0] - x) * normal_x + (origin[1] - y) * normal_y
-        return np.sign(away).astype(np.intp)[doors] + 1
+        return (np.sign(away)[:, None] == _SIDES) & self._door_unseen[:, None]
 
     def _remember_doors(self, seen: NDArray[np.integer], origin: Point2) -> None:
         """First sight of doors, the nearest first."""

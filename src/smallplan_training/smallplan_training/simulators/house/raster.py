@@ -6,6 +6,7 @@ are (H, W) with row = y and column = x, and padded on all sides so that a ray ma
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -49,7 +50,7 @@ class HouseRaster:
 
     def cell(self, x: float, y: float) -> tuple[int, int]:
         """(row, column) of this point of the house's frame."""
-        return int(np.floor((y - self.corner[1]) / RESOLUTION)), int(np.floor((x - self.corner[0]) / RESOLUTION))
+        return math.floor((y - self.corner[1]) / RESOLUTION), math.floor((x - self.corner[0]) / RESOLUTION)
 
     def centre(self, row: int, column: int) -> Point2:
         """The cell's centre in the house's frame."""

@@ -21,7 +21,7 @@ from smallplan_planner.scene_graph import OpenState, Pose
 from smallplan_training.simulators.house import sensing
 from smallplan_training.simulators.house.house import House
 from smallplan_training.simulators.house.perception import Cell, HouseState, Perception
-from smallplan_training.simulators.house.raster import NO_OWNER, RESOLUTION, ROBOT_RADIUS, SOLID, HouseRaster, rasterise
+from smallplan_training.simulators.house.raster import RESOLUTION, ROBOT_RADIUS, SOLID, HouseRaster, rasterise
 
 LOOK_EVERY = 0.5
 """m of travel between two looks ahead."""
@@ -40,6 +40,8 @@ DOOR_DEPTH = 0.15
 """m before the middle of a door at which the arm meets its leaf."""
 CLEAR_OF_DOOR = 0.4
 """m from a door at which its leaf can swing past the robot."""
+_WALL, _NOBODY = np.array([SOLID - 0.01]), np.array([sensing.NOBODY], dtype=np.int16)
+"""What is in the arm's way, and whose."""
 
 
 Pacer = Callable[[float, float], float]
@@ -125,8 +127,9 @@ class SimulatedRobot:
                 return self._failed(OutcomeCode.NOT_OPENABLE, reason)
         if cell is None:
             return self._failed(OutcomeCode.UNREACHABLE, "there is no free way to it on the map")
+        free_arm = False
         if action.kind in (ActionKind.GO_TO_AND_OPEN, ActionKind.CLOSE):
-            cell = self._stand_to_reach(key, cell, builder)
+            cell, free_arm = self._stand_to_reach(key, cell, builder)
         path = builder.field.path_to(*cell)
         if halfway:
             path = path[: max(1, len(path) // 2)]
@@ -142,7 +145,7 @@ class SimulatedRobot:
             return self._finish(motion)
         if self._pace(OPEN_SECONDS, 0.0) < 1.0:
             return self._finish(_ended(motion, OutcomeCode.CANCELED, "stopped before it was opened or closed"))
-        return self._finish(self._move_leaf(key, motion, opening=action.kind is ActionKind.GO_TO_AND_OPEN))
+        return self._finish(self._move_leaf(key, motion, action.kind is ActionKind.GO_TO_AND_OPEN, free_arm))
 
     def _draw_failure(self) -> tuple[bool, bool]:
         """(whether this action fails, whether it does so halfway); two draws an action, whatever happens."""
@@ -152,13 +155,12 @@ class SimulatedRobot:
 
     def _drive(self, path: NDArray[np.float64], facing: tuple[float, float] | None) -> Motion:
         """Along the path, looking ahead every `LOOK_EVERY`, then a turn to `facing` and a full turn."""
-        points = np.vstack([[self.pose.x, self.pose.y], path])
-        lengths = np.hypot(*np.diff(points, axis=0).T)
-        travelled = np.concatenate([[0.0], np.cumsum(lengths)])
+        points = np.concatenate([[[self.pose.x, self.pose.y]], path])
+        travelled = np.concatenate([[0.0], np.cumsum(_lengths(points))])
         total, steps, here = float(travelled[-1]), 0, 0
         stops = np.searchsorted(travelled, np.arange(LOOK_EVERY, total, LOOK_EVERY))
-        for stop in [*stops, len(points) - 1]:
-            x, y = (float(value) for value in points[stop])
+        for stop in [*stops.tolist(), len(points) - 1]:
+            x, y = points[stop].tolist()
             if math.hypot(x - self.pose.x, y - self.pose.y) < 1e-6:
                 continue
             yaw = self.pose.yaw
@@ -172,7 +174,7 @@ class SimulatedRobot:
             driven = self._travel(points[here : stop + 1])
             if driven < stop - here:
                 return self._held_up(points[: here + driven + 1], steps)
-            self.pose, here = Pose(x, y, self.pose.yaw), int(stop)
+            self.pose, here = Pose(x, y, self.pose.yaw), stop
             self._look(sensing.FIELD_OF_VIEW)
         steps += math.ceil(total / STEP_LENGTH - 1e-9)
         if facing is not None:
@@ -195,10 +197,10 @@ class SimulatedRobot:
 
     def _stopped(self, points: NDArray[np.float64], steps: int) -> Motion:
         """Stand at the end of the points that were driven, before the action was done."""
-        x, y = (float(value) for value in points[-1])
+        x, y = points[-1].tolist()
         self.pose = Pose(x, y, self.pose.yaw)
         self._look(sensing.FIELD_OF_VIEW)
-        distance = float(np.hypot(*np.diff(points, axis=0).T).sum())
+        distance = float(_lengths(points).sum())
         outcome = Outcome(False, OutcomeCode.CANCELED, "stopped on the way", distance)
         return Motion(outcome, points, steps + math.ceil(distance / STEP_LENGTH - 1e-9))
 
@@ -216,11 +218,11 @@ class SimulatedRobot:
     def _count_known(self) -> int:
         return int(np.count_nonzero(self.perception.known >= 0))
 
-    def _move_leaf(self, key: str, motion: Motion, opening: bool) -> Motion:
-        """Open or close what the robot has driven to."""
+    def _move_leaf(self, key: str, motion: Motion, opening: bool, free_arm: bool) -> Motion:
+        """Open or close what the robot has driven to. `free_arm`: it is known that no wall is in the arm's way."""
         row, column = self.perception.to_cell(self.pose.x, self.pose.y)
         furniture, door = self.perception.furniture_index(key), self.perception.door_index(key)
-        if not self._within_reach(key):
+        if not self._within_reach(key, free_arm):
             return _ended(motion, OutcomeCode.UNREACHABLE, "it is out of reach from there")
         if door is not None and not opening and self._in_the_doorway(door, row, column):
             return _ended(motion, OutcomeCode.BLOCKED, "the robot stands in the doorway")
@@ -247,48 +249,49 @@ class SimulatedRobot:
         wanted = OpenState.CLOSED if opening else OpenState.OPEN
         return "" if item.state is wanted else f"it is {'open' if opening else 'closed'} already"
 
-    def _stand_to_reach(self, key: str, cell: tuple[int, int], builder: SceneGraphBuilder) -> tuple[int, int]:
-        """The map's cell to open a thing from: the mapper's, unless a wall that the robot knows is in the arm's way."""
+    def _stand_to_reach(
+        self, key: str, cell: tuple[int, int], builder: SceneGraphBuilder
+    ) -> tuple[tuple[int, int], bool]:
+        """The map's cell to open a thing from: the mapper's, unless a wall that the robot knows is in the arm's way.
+
+        And whether it is known that there is none.
+        """
         item, grid, distances = self.perception.detection(key), builder.grid, builder.field.distances
-        if item is None or self._arm_is_free(item, grid.to_worlds([cell]), self.state.height)[0]:
-            return cell  # without any wall in the arm's way there is none that the robot knows
+        if item is None:
+            return cell, False
+        if self._arm_is_free(item, grid.to_worlds([cell]).T, self.state.height)[0]:
+            return cell, True  # without any wall in the arm's way there is none that the robot knows
         (x, y), footprint = _outline(item)
         around = grid.cells_within(x, y, REACH, footprint)
         around = around[np.isfinite(distances.ravel()[around])]
         around = around[np.argsort(distances.ravel()[around], kind="stable")]
         cells = np.vstack([cell, np.column_stack(np.divmod(around, grid.shape[1]))])
         known = np.where(self.perception.known >= 0, self.state.height, np.float32(0.0))
-        clear = np.flatnonzero(self._arm_is_free(item, grid.to_worlds(cells), known))
+        clear = np.flatnonzero(self._arm_is_free(item, grid.to_worlds(cells).T, known))
         row, column = cells[clear[0]] if len(clear) else cell
-        return int(row), int(column)
+        return (int(row), int(column)), False
 
-    def _within_reach(self, key: str) -> bool:
+    def _within_reach(self, key: str, free_arm: bool) -> bool:
         """Whether the arm gets there: at most `REACH` away, and no wall in between."""
         item = self.perception.detection(key)
         if item is None:
             return False
-        here = np.array([[self.pose.x, self.pose.y]])
-        away = float(np.hypot(*(_nearest_points(item, here) - here)[0]))
-        return away <= REACH + RESOLUTION and bool(self._arm_is_free(item, here, self.state.height)[0])
+        here = np.array([[self.pose.x], [self.pose.y]])
+        away = float(np.hypot(*(_nearest_points(item, here) - here)[:, 0]))
+        return away <= REACH + RESOLUTION and (free_arm or bool(self._arm_is_free(item, here, self.state.height)[0]))
 
     def _arm_is_free(
         self, item: Detection | DoorDetection, stands: NDArray[np.float64], height: NDArray[np.float32]
     ) -> NDArray[np.bool_]:
-        """(N,) whether no wall is between these points (N, 2), in world m, and the nearest point of the thing."""
+        """(N,) whether no wall is between these points (2, N), in world m, and the nearest point of the thing."""
         ends = _nearest_points(item, stands)
         if isinstance(item, DoorDetection):  # its own leaf is what the line would meet
             span = stands - ends
-            ends = ends + span * (DOOR_DEPTH / np.maximum(np.hypot(span[:, 0], span[:, 1]), DOOR_DEPTH))[:, None]
+            ends = ends + span * (DOOR_DEPTH / np.maximum(np.hypot(span[0], span[1]), DOOR_DEPTH))
         row, column = self.perception.to_cell(0.0, 0.0)
-        shift = np.array([column + 0.5, row + 0.5])
-        count = len(stands)
+        shift = np.array([[column + 0.5], [row + 0.5]])
         return sensing.lines_between(
-            height,
-            self._raster.owner,
-            stands / RESOLUTION + shift,
-            ends / RESOLUTION + shift,
-            np.full(count, SOLID - 0.01),
-            np.full(count, NO_OWNER, dtype=np.int16),
+            height, self._raster.owner, stands / RESOLUTION + shift, ends / RESOLUTION + shift, _WALL, _NOBODY
         )
 
     def _in_the_doorway(self, door: int, row: int, column: int) -> bool:
@@ -318,6 +321,12 @@ class SimulatedRobot:
         return motion
 
 
+def _lengths(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N - 1,) m from each of these points (N, 2) to the next."""
+    steps = points[1:] - points[:-1]
+    return np.hypot(steps[:, 0], steps[:, 1])
+
+
 def _turn_angle(before: float, after: float) -> float:
     """rad between two headings, 0 to pi."""
     return abs(math.remainder(after - before, 2 * math.pi))
@@ -331,13 +340,13 @@ def _outline(item: Detection | DoorDetection) -> tuple[tuple[float, float], tupl
 
 
 def _nearest_points(item: Detection | DoorDetection, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 2): the point of a thing's outline that is nearest to each of these points (N, 2)."""
+    """(2, N): the point of a thing's outline that is nearest to each of these points (2, N)."""
     (x, y), (length, width, yaw) = _outline(item)
     c, s = math.cos(yaw), math.sin(yaw)
-    dx, dy = points[:, 0] - x, points[:, 1] - y
+    dx, dy = points[0] - x, points[1] - y
     u = np.minimum(np.maximum(c * dx + s * dy, -length / 2), length / 2)  # np.clip takes as long as all of this
     v = np.minimum(np.maximum(c * dy - s * dx, -width / 2), width / 2)
-    return np.stack([x + c * u - s * v, y + s * u + c * v], axis=1)
+    return np.array([x + c * u - s * v, y + s * u + c * v])
 
 
 def _ended(motion: Motion, code: OutcomeCode, message: str) -> Motion:
