@@ -287,8 +287,8 @@ def _search(view: PromptView, candidates: list[Candidate]) -> Response:
 
 
 def _describe(candidate: Candidate) -> str:
-    option = candidate.option  # its name tells what it is: the room is told of the one that is chosen
-    return f"{option.name or f'space in {option.room}'}, {option.distance}, {candidate.chance}"
+    option = candidate.option
+    return f"{option.name or 'space'} in {option.room}, {option.distance}, {candidate.chance}"
 
 
 def _reason(view: PromptView, best: Candidate) -> str:
