@@ -47,27 +47,27 @@ def graph_from_msg(msg: SceneGraphMsg) -> SceneGraph:
         rooms=tuple(Room(room.id, room.label, _point(room.center), room.distance) for room in msg.rooms),
         objects=tuple(
             SceneObject(
-                id=obj.id,
-                label=obj.label,
-                room=obj.room,
-                position=_point(obj.position),
-                distance=obj.distance,
-                state=_state(obj.state, "object", obj.id),
-                openable=obj.openable,
-                parent=obj.parent,
-                relation=obj.relation,
+                obj.id,
+                obj.label,
+                obj.room,
+                _point(obj.position),
+                obj.distance,
+                _state(obj.state, "object", obj.id),
+                obj.openable,
+                obj.parent,
+                obj.relation,
             )
             for obj in msg.objects
         ),
         doors=tuple(
             Door(
-                id=door.id,
-                rooms=tuple(door.rooms),
-                position=_point(door.position),
-                state=_state(door.state, "door", door.id),
-                openable=door.openable,
-                distance=door.distance,
-                label=door.label,
+                door.id,
+                tuple(door.rooms),
+                _point(door.position),
+                _state(door.state, "door", door.id),
+                door.openable,
+                door.distance,
+                door.label,
             )
             for door in msg.doors
         ),
