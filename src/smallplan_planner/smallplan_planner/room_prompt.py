@@ -7,6 +7,7 @@ A room in which nothing with a name was seen is no question: it is `other room` 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from smallplan_planner.actions import ParseError
 from smallplan_planner.grammar import ChoiceGrammar
@@ -72,7 +73,11 @@ def _distinct_words(labels: Iterable[str]) -> list[str]:
 
 def _most_telling(words: Sequence[str], limit: int) -> tuple[str, ...]:
     if len(words) > limit:
-        evidence = load_priors().room_evidence
-        telling = set(sorted(words, key=evidence, reverse=True)[:limit])
+        telling = set(sorted(words, key=_evidence, reverse=True)[:limit])
         words = [word for word in words if word in telling]
     return tuple(words)
+
+
+@lru_cache(maxsize=4096)  # the same few words come at every observation
+def _evidence(word: str) -> float:
+    return load_priors().room_evidence(word)

@@ -126,7 +126,8 @@ class Slm:
             if self._is_small():  # of a large model the trial takes seconds, and a chunk is little of its prompts
                 with pinned(self._cores):
                     self._pool.try_cuts()
-            self._warm_up(self._pool.contexts[False])
+            for short in (False, True):
+                self._warm_up(self._pool.take(short, _WARM_UP + 1, _handle(self._adapter)))
         except BaseException:
             self.close()
             raise
@@ -378,7 +379,6 @@ class Slm:
 
     def _warm_up(self, context: ModelContext) -> None:
         """The first evaluation allocates; do it now rather than in the first decision, and measure those after it."""
-        context.use_adapter(_handle(self._adapter))
         with pinned(self._cores):
             context.prefill(self._chat.head_tokens[HEADS[0]])
             token = self._chat.head_tokens[HEADS[0]][0]

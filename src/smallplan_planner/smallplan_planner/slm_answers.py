@@ -148,11 +148,12 @@ class AnswerWriter:
             if piece is None:
                 break
             text += piece
-            for head, ending in endings if b":" in piece else ():  # a head ends so
-                at = text.find(ending, max(0, len(text) - len(piece) - len(ending)))
-                if at >= 0:
-                    self._push(self._cut_after(head, token, piece, len(text) - at - len(head)))
-                    return _one_line(text[:at]), head
+            if b":" in piece:  # a head ends so
+                for head, ending in endings:
+                    at = text.find(ending, max(0, len(text) - len(piece) - len(ending)))
+                    if at >= 0:
+                        self._push(self._cut_after(head, token, piece, len(text) - at - len(head)))
+                        return _one_line(text[:at]), head
             self._push([token])
         self._push(self._chat.head_tokens[heads[0]])
         return _one_line(text), heads[0]

@@ -67,15 +67,13 @@ class TextBudget:
 
     def allows_token(self) -> bool:
         """Whether one more token of text can be written, and the command after it; to be asked before each."""
-        if self._is_in_time():
+        if self._end is None or self._is_in_time(self._end):
             return True
         if self.is_short:
             return False
         self.is_short = True
         self._command = self._count()
-        return self._is_in_time()
+        return self._is_in_time(self._end)
 
-    def _is_in_time(self) -> bool:
-        if self._end is None:
-            return True
-        return time.monotonic() + self._speeds.writing_seconds(1 + self._command) < self._end
+    def _is_in_time(self, end: float) -> bool:
+        return time.monotonic() + self._speeds.writing_seconds(1 + self._command) < end
