@@ -168,11 +168,12 @@ def refusal(action: Action, graph: SceneGraph, rules: ActionRules) -> str | None
 def format_command(action: Action, names: NameBook) -> str:
     """The action as a model writes it, in the names of the episode."""
     kind, room_id, target_id = action
+    verb = _VERBS[kind]
     if kind is ActionKind.DONE:
-        return f"{kind.verb}()"
+        return f"{verb}()"
     if kind is ActionKind.EXPLORE:
-        return f"{kind.verb}({names.name(room_id)})"
-    return f"{kind.verb}({names.name(room_id)}, {names.name(target_id)})"
+        return f"{verb}({names.name(room_id)})"
+    return f"{verb}({names.name(room_id)}, {names.name(target_id)})"
 
 
 def parse_command(text: str, graph: SceneGraph, names: NameBook, rules: ActionRules) -> Action:

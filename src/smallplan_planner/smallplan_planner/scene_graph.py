@@ -179,7 +179,7 @@ class SceneGraph:
                 position = item.center if isinstance(item, Room) else item.position
                 if not _finite(position):
                     raise SceneGraphError(f"{kind} {item.id!r}: position {position} is not finite")
-                if math.isinf(item.distance) or item.distance < 0:
+                if not 0.0 <= item.distance < math.inf and not math.isnan(item.distance):
                     raise SceneGraphError(
                         f"{kind} {item.id!r}: distance {item.distance} m; expected >= 0, or NaN for unknown"
                     )

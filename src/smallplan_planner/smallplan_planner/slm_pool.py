@@ -25,7 +25,8 @@ _SHORT_CONTEXT = 512  # tokens: contexts for short answers are multiples of it
 
 class ContextPool:
     """Makes contexts where they are needed. That of decisions has `n_ctx` tokens (0: what the model was trained with)
-    from the start; that of short answers grows as it is needed. Raises `SlmError` when one can't be made."""
+    from the start, or as many as the model was trained with where these are fewer: longer prompts are read only where
+    they can't be shorter. It grows then, as that of short answers does. Raises `SlmError` when one can't be made."""
 
     def __init__(self, model: Any, path: Path, n_ctx: int, settings: ContextSettings) -> None:
         self._model = model
@@ -33,7 +34,8 @@ class ContextPool:
         self._settings = settings
         self.contexts: dict[bool, ModelContext] = {}  # by whether they are for short answers
         self._reuse_any_part = False
-        self.n_ctx = self._make(False, n_ctx).size  # tokens
+        usual = min(n_ctx, llama_cpp.llama_model_n_ctx_train(model))
+        self.n_ctx = max(n_ctx, self._make(False, usual).size)  # tokens
 
     def free(self) -> None:
         for context in self.contexts.values():
