@@ -14,12 +14,12 @@ from typing import Protocol
 from smallplan_planner.actions import Action, ActionKind, ParseError, format_command
 from smallplan_planner.generation import Generator
 from smallplan_planner.grammar import FreeLine, build_grammar
-from smallplan_planner.names import UNCERTAIN_ROOM, normalise
+from smallplan_planner.names import UNCERTAIN_ROOM
 from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import render
 from smallplan_planner.prompt_budget import fit_room, fit_situation
 from smallplan_planner.response import Response, read_response
-from smallplan_planner.room_prompt import parse_room, room_grammar
+from smallplan_planner.room_prompt import parse_room, room_grammar, room_words
 from smallplan_planner.scene_graph import distance_key
 from smallplan_planner.search import Answer, SearchEpisode, Situation
 
@@ -119,7 +119,7 @@ class SlmPolicy:
     ) -> str:
         """Ask the model, unless nothing was seen; raises as `decide` does."""
         labels, due = tuple(labels), self._due(deadline)
-        if not any(map(normalise, labels)):
+        if not room_words(labels):
             return UNCERTAIN_ROOM
         self.rooms_asked += 1
         grammar = self._room_grammar if self._use_grammar else FreeLine(self._room_grammar.longest)

@@ -22,6 +22,7 @@ from smallplan_planner.mapping.occupancy import (
     DistanceField,
     IntArray,
     OccupancyGrid,
+    nearest_to,
     window_of,
 )
 from smallplan_planner.mapping.rooms import FOUR, Segmentation, resample
@@ -176,7 +177,7 @@ def _standing_point(
     which its middle is in sight.
     """
     rows, cols = stretch
-    middle = _nearest_to(stretch, (rows.sum() / rows.size, cols.sum() / cols.size))
+    middle = nearest_to(stretch, (rows.sum() / rows.size, cols.sum() / cols.size))
     if field.distances[middle] < np.inf:
         return middle
     reachable = field.distances[stretch] < np.inf
@@ -188,14 +189,7 @@ def _standing_point(
         if flat.size == 0:
             return None
         near = np.divmod(flat, grid.shape[1])
-    return _nearest_to(near, middle)
-
-
-def _nearest_to(cells: Cells, point: tuple[float, float]) -> tuple[int, int]:
-    """The (row, col) of the first of the cells that are nearest to a point (row, col)."""
-    rows, cols = cells
-    best = int(((rows - point[0]) ** 2 + (cols - point[1]) ** 2).argmin())
-    return (int(rows[best]), int(cols[best]))
+    return nearest_to(near, middle)
 
 
 def _in_sight(grid: OccupancyGrid, cells: IntArray, target: IntArray) -> BoolArray:

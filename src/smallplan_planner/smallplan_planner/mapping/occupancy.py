@@ -206,6 +206,13 @@ def nearest_of(distances: FloatArray, flat_cells: CellArray) -> tuple[int, int] 
     return (row, col)
 
 
+def nearest_to(cells: tuple[CellArray, CellArray], point: tuple[float, float]) -> tuple[int, int]:
+    """The (row, col) of the first of some cells (rows, columns) that are nearest to a point (row, col)."""
+    rows, cols = cells
+    best = int(((rows - point[0]) ** 2 + (cols - point[1]) ** 2).argmin())
+    return (int(rows[best]), int(cols[best]))
+
+
 def _rounded_up(cells: int) -> int:
     return math.ceil(cells / _WINDOW_STEP) * _WINDOW_STEP
 

@@ -24,6 +24,7 @@ from smallplan_planner.mapping.occupancy import (
     DistanceField,
     OccupancyGrid,
     nearest_of,
+    nearest_to,
 )
 from smallplan_planner.mapping.rooms import Segmentation
 
@@ -182,9 +183,7 @@ class ObjectPlacer:
             paths = self._field.distances[rows, cols]
             chosen = min(rivals, key=lambda n: (n != self._rooms.robot_room, float(paths[numbers == n].min()), n))
         mine = numbers == chosen
-        rows, cols = rows[mine], cols[mine]
-        best = ((rows - middle[0]) ** 2 + (cols - middle[1]) ** 2).argmin()
-        return (int(rows[best]), int(cols[best]))
+        return nearest_to((rows[mine], cols[mine]), middle)
 
     def _clamped(self, x: float, y: float) -> tuple[int, int]:
         """The cell of a point, or the nearest cell of the grid when it lies outside."""
