@@ -106,26 +106,32 @@ def only_done(graph: SceneGraph, rules: ActionRules) -> bool:
 
 
 def _actions_on_graph(graph: SceneGraph, rules: ActionRules) -> Iterator[Action]:
-    """The valid actions but for `done()`."""
+    """The valid actions but for `done()`: those that `refusal` says nothing against, without asking it for each."""
     for room in graph.rooms:
         frontier = next_frontier(graph, room.id, rules)
         if frontier is not None:
             yield Action(ActionKind.EXPLORE, room.id, frontier.id)
     for obj in graph.objects:
-        if obj.id not in rules.blocked:  # all that can be said against going to what is in the graph
+        if obj.id not in rules.blocked:
             yield Action(ActionKind.NAVIGATE, obj.room, obj.id)
-    openable = [(door.id, room_id) for door in graph.doors for room_id in door.rooms]
-    openable += [(obj.id, obj.room) for obj in graph.objects if obj.openable]
-    targets = {}
-    if rules.allow_open:
-        targets[ActionKind.GO_TO_AND_OPEN] = openable
-    if rules.allow_close:
-        targets[ActionKind.CLOSE] = openable
-    for kind, places in targets.items():
-        for target_id, room_id in places:
-            action = Action(kind, room_id, target_id)
-            if refusal(action, graph, rules) is None:
-                yield action
+    for kind, (allowed, wanted, _) in _opening(rules).items():
+        if not allowed:
+            continue
+        for door in graph.doors:
+            if door.openable and door.state is wanted and door.id not in rules.blocked:
+                for room_id in door.rooms:
+                    yield Action(kind, room_id, door.id)
+        for obj in graph.objects:
+            if obj.openable and obj.state is wanted and obj.id not in rules.blocked:
+                yield Action(kind, obj.room, obj.id)
+
+
+def _opening(rules: ActionRules) -> dict[ActionKind, tuple[bool, OpenState, str]]:
+    """The actions on what can be opened: (whether the robot has it, the state that it needs, its word)."""
+    return {
+        ActionKind.GO_TO_AND_OPEN: (rules.allow_open, OpenState.CLOSED, "open"),
+        ActionKind.CLOSE: (rules.allow_close, OpenState.OPEN, "close"),
+    }
 
 
 def next_frontier(graph: SceneGraph, room_id: str, rules: ActionRules) -> Frontier | None:
@@ -152,11 +158,7 @@ def refusal(action: Action, graph: SceneGraph, rules: ActionRules) -> str | None
         return "it is not in that room"
     if action.kind is ActionKind.NAVIGATE:
         return None if obj is not None else "a door is not an object to go to"
-    allowed, wanted, word = (
-        (rules.allow_open, OpenState.CLOSED, "open")
-        if action.kind is ActionKind.GO_TO_AND_OPEN
-        else (rules.allow_close, OpenState.OPEN, "close")
-    )
+    allowed, wanted, word = _opening(rules)[action.kind]
     if not allowed:
         return f"this robot does not {word} things"
     openable, state = (obj.openable, obj.state) if obj is not None else (door.openable, door.state)  # type: ignore[union-attr]

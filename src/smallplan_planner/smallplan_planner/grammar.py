@@ -7,7 +7,6 @@ radix tree), so that with a thousand objects only a few of llama.cpp's grammar s
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,8 @@ from typing import ClassVar
 
 from smallplan_planner.actions import Action, ActionKind, format_command
 from smallplan_planner.names import NameBook
+
+_BETWEEN = b"\xff"  # no UTF-8 has this byte
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,10 @@ class ChoiceGrammar:
 
         As soon as a single choice is left there is nothing more to decide, and nothing more to generate.
         """
-        first = bisect_left(self._sorted, prefix)
-        found = [choice for choice in self._sorted[first : first + 2] if choice.startswith(prefix)]
-        return found[0].decode() if len(found) == 1 else None
+        first = self._joined.find(_BETWEEN + prefix) + 1
+        if not first or self._joined.find(_BETWEEN + prefix, first) >= 0:
+            return None
+        return self._joined[first:].partition(_BETWEEN)[0].decode()
 
     def allows(self, beginning: bytes) -> bool:
         """Whether an answer may begin so (UTF-8, it may end within a character): what `gbnf` says, of one text."""
@@ -53,18 +55,17 @@ class ChoiceGrammar:
         if len(beginning) <= len(lead):
             return lead.startswith(beginning)
         prefix = beginning[len(lead) :]
-        first = bisect_left(self._sorted, prefix)
-        is_choice = first < len(self._sorted) and self._sorted[first].startswith(prefix)
-        return is_choice and beginning.startswith(lead)
+        return beginning.startswith(lead) and _BETWEEN not in prefix and _BETWEEN + prefix in self._joined
 
     @cached_property
     def longest(self) -> int:
         """Bytes of the longest choice, which bounds its tokens."""
-        return max(map(len, self._sorted))
+        return max(map(len, self._joined.split(_BETWEEN)))
 
     @cached_property
-    def _sorted(self) -> list[bytes]:
-        return sorted({choice.encode() for choice in self.choices})
+    def _joined(self) -> bytes:
+        """The choices, each once, behind a mark each: one text is looked through quicker than many."""
+        return _BETWEEN.join((b"", *map(str.encode, dict.fromkeys(self.choices))))
 
 
 @dataclass(frozen=True)

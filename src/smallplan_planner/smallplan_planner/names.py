@@ -41,9 +41,15 @@ def normalise(label: str) -> str:
     return words
 
 
+@lru_cache(maxsize=1 << 16)
+def shorten(label: str) -> str:
+    """At most 40 characters of a label's words, '' when it has no letter or digit."""
+    return normalise(label)[:MAX_NAME_LENGTH].strip()
+
+
 def sanitise(label: str, fallback: str = "object") -> str:
     """The label as a name's stem: at most 40 characters of words; `fallback` when no letter or digit is left."""
-    return normalise(label)[:MAX_NAME_LENGTH].strip() or fallback
+    return shorten(label) or fallback
 
 
 def without_counter(name: str) -> str:

@@ -51,8 +51,7 @@ SPACES, DOORS, CONTAINERS, SURFACES = "Unexplored space", "Closed doors", "Close
 _MODE_LINES = {"normal": "find it", "saver": "travel little, give up rather than go far"}
 
 
-@dataclass(frozen=True)
-class ObjectView:
+class ObjectView(NamedTuple):
     """A thing as it was seen last. `since` and `before` count the actions that had been answered by then."""
 
     name: str
@@ -75,8 +74,7 @@ class RoomView:
     left_out: int = 0  # objects that are not listed
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """Something that can be done in a room: a closed door or container to open, a surface to look at from near, or
     unexplored space."""
 
@@ -357,7 +355,7 @@ def _sights(room: RoomView) -> dict[int, list[ObjectView]]:
     seen: dict[int, list[ObjectView]] = {}
     for obj in room.objects:
         for since, state in obj.before:
-            seen.setdefault(since, []).append(replace(obj, state=state))
+            seen.setdefault(since, []).append(obj._replace(state=state))
         seen.setdefault(obj.since, []).append(obj)
     if room.left_out and not seen:
         seen[room.since] = []

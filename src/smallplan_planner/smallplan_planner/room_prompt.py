@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from smallplan_planner.actions import ParseError
 from smallplan_planner.grammar import ChoiceGrammar
-from smallplan_planner.names import MAX_NAME_LENGTH, UNCERTAIN_ROOM, normalise
+from smallplan_planner.names import UNCERTAIN_ROOM, shorten
 from smallplan_planner.priors import load_priors
 from smallplan_planner.prompt import Message
 
@@ -67,8 +67,7 @@ def room_grammar(room_types: Sequence[str]) -> ChoiceGrammar:
 
 
 def _distinct_words(labels: Iterable[str]) -> list[str]:
-    words = dict.fromkeys(normalise(label)[:MAX_NAME_LENGTH].strip() for label in labels)
-    return [word for word in words if word]
+    return [word for word in dict.fromkeys(map(shorten, labels)) if word]
 
 
 def _most_telling(words: Sequence[str], limit: int) -> tuple[str, ...]:

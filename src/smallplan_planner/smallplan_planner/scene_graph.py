@@ -152,7 +152,7 @@ class SceneGraph:
         """Raise `SceneGraphError`, naming the element and the field, when this graph can't be planned on."""
         if not self.rooms:
             raise SceneGraphError("the scene graph has no rooms; at least the robot's room is expected")
-        if not _finite(self.robot_pose.position) or not math.isfinite(self.robot_pose.yaw):
+        if not math.isfinite(sum(self.robot_pose.position) + self.robot_pose.yaw):
             raise SceneGraphError(f"robot_pose is {self.robot_pose}; finite numbers are expected")
         self._check_ids()
         self._check_geometry()
@@ -176,8 +176,8 @@ class SceneGraph:
     def _check_geometry(self) -> None:
         for kind, items in self._collections():
             for item in items:
-                position = item.center if isinstance(item, Room) else item.position
-                if not _finite(position):
+                x, y, z = position = item.center if isinstance(item, Room) else item.position
+                if not math.isfinite(x + y + z):
                     raise SceneGraphError(f"{kind} {item.id!r}: position {position} is not finite")
                 if not 0.0 <= item.distance < math.inf and not math.isnan(item.distance):
                     raise SceneGraphError(
@@ -226,8 +226,3 @@ class SceneGraph:
 def distance_key(distance: float) -> float:
     """A distance to sort by: unknown ones (NaN) come last."""
     return math.inf if math.isnan(distance) else distance
-
-
-def _finite(position: Point) -> bool:
-    x, y, z = position
-    return math.isfinite(x) and math.isfinite(y) and math.isfinite(z)

@@ -22,6 +22,8 @@ from smallplan_planner.prompt import Message
 HEADS = ("Analysis:", "\nReasoning:", "\nCommand:")
 """The heads of an answer's lines, each with the line break before it."""
 
+_BEGINNINGS = (",", " (", "-", ":", ".", ")")  # of the parts of a line: where it may be cut
+_AT_BEGINNINGS = re.compile(f"({'|'.join(map(re.escape, _BEGINNINGS))})")
 _FEW = 64
 _FewTokens = llama_cpp.llama_token * _FEW  # kept, as making such a type takes longer than to tokenize a word
 _SPECIAL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
@@ -36,12 +38,13 @@ class ChatVocabulary:
         self.size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
         self._pieces: dict[int, bytes | None] = {}
         self._tokens_of = lru_cache(maxsize=512)(self._tokenize_line)  # most lines are the same from answer to answer
-        self._tokens_of_item = lru_cache(maxsize=1024)(self.tokenize)  # of the others, most of what they list is
+        self._tokens_of_part = lru_cache(maxsize=1024)(self.tokenize)  # of the others, most of their parts are
         pieces = [self._bytes(token) for token in range(self.size)] if self._only_joins_pieces() else []
-        # Nothing is joined with a line break behind it where no piece has one inside, and with a comma only behind
-        # what stands before one in a piece.
+        # Nothing is joined with a line break behind it where no piece has one inside, and with the beginning of a part
+        # only behind what stands before one in a piece.
         self._lines_stand_alone = bool(pieces) and not any(b"\n" in piece[1:] for piece in pieces)
-        self._before_comma = _fronts(pieces, ",")
+        texts = [piece.decode("utf-8", "replace") for piece in pieces]
+        self._before = {beginning: _fronts(texts, beginning) for beginning in _BEGINNINGS}
         self._frames: dict[tuple[str, ...], list[str]] = {}  # a few: templates know few roles, chats here are short
         bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
         self._start: list[int] = [bos] if llama_cpp.llama_vocab_get_add_bos(self.vocab) else []
@@ -107,17 +110,18 @@ class ChatVocabulary:
         return tokens
 
     def _tokenize_line(self, line: str) -> list[int]:
-        """As `tokenize`, item by item where the vocabulary lets them stand alone, each with the comma before it."""
+        """As `tokenize`, part by part where the vocabulary lets them stand alone, each with what it begins with."""
         if not self._lines_stand_alone:
             return self.tokenize(line)
-        first, *others = line.split(",")
-        items = [first]
-        for item in others:
-            if items[-1].endswith(self._before_comma):
-                items[-1] += f",{item}"
+        part, *others = _AT_BEGINNINGS.split(line)
+        tokens: list[int] = []
+        for beginning, rest in zip(others[::2], others[1::2]):
+            if part.endswith(self._before[beginning]):
+                part += beginning + rest
             else:
-                items.append(f",{item}")
-        return [token for item in items for token in self._tokens_of_item(item)]
+                tokens += self._tokens_of_part(part)
+                part = beginning + rest
+        return tokens + self._tokens_of_part(part)
 
     def _only_joins_pieces(self) -> bool:
         """Whether the tokenizer only joins what makes a piece of its vocabulary, as SentencePiece's do.
@@ -227,10 +231,16 @@ class ChatVocabulary:
         return self._bytes(token).decode("utf-8", "replace") if token >= 0 else ""
 
 
-def _fronts(pieces: Sequence[bytes], separator: str) -> tuple[str, ...]:
-    """What stands before a separator that is inside a piece."""
-    texts = [piece.decode("utf-8", "replace") for piece in pieces if separator.encode() in piece[1:]]
-    return tuple({text[:at] for text in texts for at in range(1, len(text)) if text[at] == separator})
+def _fronts(pieces: Sequence[str], beginning: str) -> tuple[str, ...]:
+    """What stands in a piece before a beginning, all of it or its first characters: these two may be joined."""
+    return tuple(
+        {
+            piece[:at]
+            for piece in pieces
+            for at in range(1, len(piece))
+            if piece.startswith(beginning, at) or beginning.startswith(piece[at:])
+        }
+    )
 
 
 def _refuse_chat(message: str) -> None:

@@ -84,7 +84,7 @@ def _exchange_distances(view: PromptView, first: Option, second: Option) -> Prom
     def moved(option: Option) -> Option:
         for one, other in ((first, second), (second, first)):
             if option is one or (option.name and option.name == one.name):
-                return replace(option, distance=other.distance)
+                return option._replace(distance=other.distance)
         return option
 
     def swapped(options: tuple[Option, ...]) -> tuple[Option, ...]:

@@ -17,6 +17,7 @@ from smallplan_planner.actions import (
     ActionRules,
     ParseError,
     format_command,
+    next_frontier,
     parse_command,
     refusal,
     valid_actions,
@@ -145,6 +146,22 @@ def test_a_command_means_the_action_it_was_made_from(graph: SceneGraph, allow_op
     for action, command in zip(actions, written):
         assert refusal(action, graph, rules) is None
         assert parse_command(command, graph, names, rules) == action
+
+
+@settings(max_examples=100)
+@given(graph=scene_graphs(), allow_open=st.booleans(), allow_close=st.booleans(), blocked=st.sets(st.integers(0, 40)))
+def test_valid_is_what_nothing_can_be_said_against(
+    graph: SceneGraph, allow_open: bool, allow_close: bool, blocked: set[int]
+) -> None:
+    targets = [item.id for item in (*graph.objects, *graph.doors, *graph.frontiers)]
+    rules = ActionRules(allow_open, allow_close, frozenset(target for i, target in enumerate(targets) if i in blocked))
+    frontiers = [next_frontier(graph, room.id, rules) for room in graph.rooms]
+    spaces = [Action(ActionKind.EXPLORE, frontier.room, frontier.id) for frontier in frontiers if frontier is not None]
+    kinds = (ActionKind.NAVIGATE, ActionKind.GO_TO_AND_OPEN, ActionKind.CLOSE)
+    others = [Action(kind, room.id, target) for kind in kinds for room in graph.rooms for target in targets]
+    fine = [action for action in (*spaces, *others, DONE) if refusal(action, graph, rules) is None]
+    assert sorted(valid_actions(graph, rules)) == sorted(fine)
+    assert set(spaces) <= set(fine)
 
 
 @settings(max_examples=200)

@@ -143,7 +143,9 @@ def test_complete_tells_the_only_command_left() -> None:
     assert grammar.complete(b"d") == "done()"
     assert grammar.complete(b"explore(k") is None
     assert grammar.complete("explore(kü".encode()[:-1]) == "explore(küche)"  # within a character
-    assert grammar.complete(b"fly") is None
+    assert grammar.complete(b"fly") is None and grammar.complete(b"xplore(") is None
+    assert ChoiceGrammar(("den", "den 2", "den")).complete(b"den") is None  # may be the end, or not
+    assert ChoiceGrammar(("den", "den")).complete(b"d") == "den"
     assert CommandGrammar(("done()",)).complete(b"") == "done()"
 
 
@@ -186,7 +188,7 @@ def test_without_reasons_a_search_is_not_given_up() -> None:
 def test_what_an_answer_may_begin_with_is_what_one_of_the_choices_begins_with() -> None:
     grammar = CommandGrammar(("explore(küche)", "explore(hall)", "done()"))
     allowed = (b"", b" ", b" e", b" explore(", " explore(küche)".encode(), " explore(k\u00fc".encode()[:-1], b" done()")
-    refused = (b"e", b"  ", b" x", b" explore(z", b" explore(hall) ", b" done() now", b"done()")
+    refused = (b"e", b"  ", b" x", b" explore(z", b" explore(hall) ", b" done() now", b"done()", b" done()\xff")
     assert all(grammar.allows(text) for text in allowed)
     assert not any(grammar.allows(text) for text in refused)
     assert ChoiceGrammar(("kitchen",)).allows(b"kit") and not ChoiceGrammar(("kitchen",)).allows(b" kit")

@@ -168,15 +168,16 @@ def test_tokens_are_those_of_training(tiny_slm: Slm, tiny_model: Any) -> None:
 
 
 def test_what_is_listed_has_the_tokens_that_it_has_in_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where pieces go on beyond a comma, or begin with the space behind it."""
+    """Also where pieces go on beyond a comma or another mark, or begin or end with the space beside it."""
     import fixtures.tiny_gguf as maker
 
     pieces = [", ", " (closed), ", "mug, ", "a, b, c", "a,", "\nnear, ", " fridge"]
+    pieces += ["mug ", "b (", "c-b", "-a", ": c", "b: mug", "c.", ". ", "): ", "a)", "fridge (a"]
     monkeypatch.setattr(maker, "USER_DEFINED", [*maker.USER_DEFINED, *pieces])
     sp = write_tiny_gguf(tmp_path / "lists.gguf")
     draw = random.Random(0)
-    words = [*pieces, ",", " ", "mug", "fridge", "a", "b", "c", "é", ":", "\n", "cabinet-2 (closed), cabinet-3"]
-    lines = ["".join(draw.choices(words, k=draw.randrange(1, 12))) for _ in range(500)]
+    words = [*pieces, *", :.-()", "mug", "fridge", "a", "b", "c", "é", "\n", "cabinet-2 (closed), cabinet-3"]
+    lines = ["".join(draw.choices(words, k=draw.randrange(1, 12))) for _ in range(2000)]
     with Slm(tmp_path / "lists.gguf", n_threads=1) as slm:
         assert slm._chat._lines_stand_alone
         for line in lines:

@@ -69,8 +69,8 @@ def test_a_thing_that_is_listed_twice_moves_in_both_lists() -> None:
     view = replace(VIEW, doors=(), containers=(dresser,), surfaces=(nightstand, dresser))
     flipped = flip_distance(retarget(view, "watch", load_priors()), ExpertTeacher(), random.Random(0))
     assert flipped is not None
-    assert flipped.containers == (replace(dresser, distance="very close"),)
-    assert flipped.surfaces == (replace(dresser, distance="very close"), replace(nightstand, distance="near"))
+    assert flipped.containers == (dresser._replace(distance="very close"),)
+    assert flipped.surfaces == (dresser._replace(distance="very close"), nightstand._replace(distance="near"))
 
 
 def test_a_found_flip_adds_the_target_to_one_room(pairs: list[Pair]) -> None:

@@ -148,7 +148,7 @@ def without_options(view: PromptView) -> PromptView:
     rooms = tuple(
         replace(
             room,
-            objects=tuple(replace(obj, state="opened" if obj.state else "") for obj in room.objects),
+            objects=tuple(obj._replace(state="opened" if obj.state else "") for obj in room.objects),
         )
         for room in view.rooms
     )
@@ -208,7 +208,7 @@ def make_available(view: PromptView, spot: Spot, distance: str) -> PromptView:
     rooms = tuple(
         replace(
             room,
-            objects=tuple(replace(o, state="closed") if o.name == spot.name else o for o in room.objects),
+            objects=tuple(o._replace(state="closed") if o.name == spot.name else o for o in room.objects),
         )
         if room.name == spot.room
         else room

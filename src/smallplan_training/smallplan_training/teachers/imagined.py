@@ -167,11 +167,11 @@ def _seen(obj: ObjectView, first: int, deed: int | None, now: int, rng: random.R
     """The thing with when it was seen: closed until an action opened it, and now and then otherwise before."""
     if deed is not None:
         first = min(first, deed)
-        return replace(obj, since=deed + 1, before=((first, "closed"),)) if obj.state else replace(obj, since=first)
+        return obj._replace(since=deed + 1, before=((first, "closed"),)) if obj.state else obj._replace(since=first)
     if obj.state and first < now and rng.random() < _CHANGED:
         other = "closed" if obj.state == "opened" else "opened"
-        return replace(obj, since=rng.randint(first + 1, now), before=((first, other),))
-    return replace(obj, since=first)
+        return obj._replace(since=rng.randint(first + 1, now), before=((first, other),))
+    return obj._replace(since=first)
 
 
 def _failure(room: RoomView, rng: random.Random) -> PastAction:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from smallplan_planner.actions import ActionKind
-from smallplan_planner.names import MAX_NAME_LENGTH, normalise, without_counter
+from smallplan_planner.names import MAX_NAME_LENGTH, normalise, shorten, without_counter
 from smallplan_planner.priors import Priors
 from smallplan_planner.prompt import (
     Hint,
@@ -93,7 +93,7 @@ def rename(view: PromptView, rng: random.Random, priors: Priors, share: float = 
             word = f"{rng.choice(_QUALIFIERS)} {stem}"
         else:
             word = made_up_word(rng)
-        word = normalise(word)[:MAX_NAME_LENGTH].strip()
+        word = shorten(word)
         if word and word not in taken:
             taken.add(word)
             new[stem] = word
@@ -148,7 +148,7 @@ def refuse(view: PromptView, rng: random.Random) -> PromptView:
 
 
 def to_record(view: PromptView) -> dict[str, Any]:
-    """The view as plain JSON data."""
+    """The view as plain JSON data: its parts by their names, things and options as lists of their values."""
     return asdict(view)
 
 
@@ -165,18 +165,18 @@ def from_record(data: Mapping[str, Any]) -> PromptView:
         robot_room=data["robot_room"],
         near=tuple(data["near"]),
         history=tuple(PastAction(**past) for past in data["history"]),
-        spaces=tuple(Option(**option) for option in data["spaces"]),
-        doors=tuple(Option(**option) for option in data["doors"]),
-        containers=tuple(Option(**option) for option in data["containers"]),
-        surfaces=tuple(Option(**option) for option in data["surfaces"]),
+        spaces=tuple(Option(*option) for option in data["spaces"]),
+        doors=tuple(Option(*option) for option in data["doors"]),
+        containers=tuple(Option(*option) for option in data["containers"]),
+        surfaces=tuple(Option(*option) for option in data["surfaces"]),
         matches=None if data["matches"] is None else tuple((room, name) for room, name in data["matches"]),
         hints=None if data["hints"] is None else tuple(Hint(h["room"], tuple(h["furniture"])) for h in data["hints"]),
     )
 
 
-def _object_from_record(data: Mapping[str, Any]) -> ObjectView:
-    before = tuple((since, state) for since, state in data["before"])
-    return ObjectView(data["name"], data["state"], data["since"], before)
+def _object_from_record(data: Sequence[Any]) -> ObjectView:
+    name, state, since, before = data
+    return ObjectView(name, state, since, tuple((earlier, word) for earlier, word in before))
 
 
 def _with_names(view: PromptView, new: Mapping[str, str]) -> PromptView:
@@ -189,12 +189,12 @@ def _with_names(view: PromptView, new: Mapping[str, str]) -> PromptView:
         return replace(item, command=command)
 
     def options(items: tuple[Option, ...]) -> tuple[Option, ...]:
-        return tuple(replace(item, room=name(item.room), name=name(item.name) if item.name else "") for item in items)
+        return tuple(item._replace(room=name(item.room), name=name(item.name) if item.name else "") for item in items)
 
     return replace(
         view,
         rooms=tuple(
-            replace(r, name=name(r.name), objects=tuple(replace(o, name=name(o.name)) for o in r.objects))
+            replace(r, name=name(r.name), objects=tuple(o._replace(name=name(o.name)) for o in r.objects))
             for r in view.rooms
         ),
         robot_room=name(view.robot_room),
