@@ -7,7 +7,7 @@ An `Action` speaks of ids; a command is the same in the words of a `NameBook`, a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -107,22 +107,23 @@ def only_done(graph: SceneGraph, rules: ActionRules) -> bool:
 
 def _actions_on_graph(graph: SceneGraph, rules: ActionRules) -> Iterator[Action]:
     """The valid actions but for `done()`: those that `refusal` says nothing against, without asking it for each."""
+    blocked, navigate = rules.blocked, ActionKind.NAVIGATE
     for room in graph.rooms:
         frontier = next_frontier(graph, room.id, rules)
         if frontier is not None:
             yield Action(ActionKind.EXPLORE, room.id, frontier.id)
     for obj in graph.objects:
-        if obj.id not in rules.blocked:
-            yield Action(ActionKind.NAVIGATE, obj.room, obj.id)
+        if obj.id not in blocked:
+            yield Action(navigate, obj.room, obj.id)
     for kind, (allowed, wanted, _) in _opening(rules).items():
         if not allowed:
             continue
         for door in graph.doors:
-            if door.openable and door.state is wanted and door.id not in rules.blocked:
+            if door.openable and door.state is wanted and door.id not in blocked:
                 for room_id in door.rooms:
                     yield Action(kind, room_id, door.id)
         for obj in graph.objects:
-            if obj.openable and obj.state is wanted and obj.id not in rules.blocked:
+            if obj.openable and obj.state is wanted and obj.id not in blocked:
                 yield Action(kind, obj.room, obj.id)
 
 
@@ -169,13 +170,21 @@ def refusal(action: Action, graph: SceneGraph, rules: ActionRules) -> str | None
 
 def format_command(action: Action, names: NameBook) -> str:
     """The action as a model writes it, in the names of the episode."""
-    kind, room_id, target_id = action
-    verb = _VERBS[kind]
-    if kind is ActionKind.DONE:
-        return f"{verb}()"
-    if kind is ActionKind.EXPLORE:
-        return f"{verb}({names.name(room_id)})"
-    return f"{verb}({names.name(room_id)}, {names.name(target_id)})"
+    return format_commands((action,), names)[0]
+
+
+def format_commands(actions: Iterable[Action], names: NameBook) -> list[str]:
+    """As `format_command`, of each."""
+    name_of, done, explore = names.name_of, ActionKind.DONE, ActionKind.EXPLORE  # an enumeration is slow to look into
+    commands = []
+    for kind, room_id, target_id in actions:
+        if kind is explore:
+            commands.append(f"{_VERBS[kind]}({name_of[room_id]})")
+        elif kind is done:
+            commands.append(f"{_VERBS[kind]}()")
+        else:
+            commands.append(f"{_VERBS[kind]}({name_of[room_id]}, {name_of[target_id]})")
+    return commands
 
 
 def parse_command(text: str, graph: SceneGraph, names: NameBook, rules: ActionRules) -> Action:

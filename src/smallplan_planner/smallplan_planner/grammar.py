@@ -14,7 +14,7 @@ from itertools import groupby, takewhile
 from operator import eq
 from typing import ClassVar
 
-from smallplan_planner.actions import Action, ActionKind, format_command
+from smallplan_planner.actions import DONE, Action, format_command, format_commands
 from smallplan_planner.names import NameBook
 
 _BETWEEN = b"\xff"  # no UTF-8 has this byte
@@ -105,9 +105,9 @@ def build_grammar(options: Iterable[Action], names: NameBook, *, target_listed: 
     Where the target is not listed, `done()` gives the search up. That takes reasons: an answer without them is one of
     the other actions, as long as there is one.
     """
-    commands = {format_command(action, names): action.kind for action in options}
-    others = () if target_listed else tuple(text for text, kind in commands.items() if kind is not ActionKind.DONE)
-    return CommandGrammar(tuple(commands), others)
+    commands = format_commands(options, names)
+    give_up = format_command(DONE, names)
+    return CommandGrammar(tuple(commands), () if target_listed else tuple(c for c in commands if c != give_up))
 
 
 def common_length(first: Sequence[object], last: Sequence[object]) -> int:

@@ -21,12 +21,13 @@ UNCERTAIN_ROOM = "other room"
 """The label of a room whose type can't be told; such a room keeps the name `room-n`."""
 
 _MAX_LABEL_LENGTH = 400  # more of a label is never read: nobody calls a thing by more words
+_KNOWN = 1 << 16  # labels of which the words are kept: the same few come at every observation
 _CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _COUNTER = re.compile(r"-\d+$")
 _TRAILING_NUMBER = re.compile(r"(?:(?<=\w{3})|(?<=\s))\d+$")
 
 
-@lru_cache(maxsize=1 << 16)  # the same few labels come at every observation
+@lru_cache(maxsize=_KNOWN)
 def normalise(label: str) -> str:
     """Words of a label, for comparing: lower case, CamelCase and underscores split, a trailing number dropped.
 
@@ -41,7 +42,7 @@ def normalise(label: str) -> str:
     return words
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=_KNOWN)
 def shorten(label: str) -> str:
     """At most 40 characters of a label's words, '' when it has no letter or digit."""
     return normalise(label)[:MAX_NAME_LENGTH].strip()
@@ -52,6 +53,7 @@ def sanitise(label: str, fallback: str = "object") -> str:
     return shorten(label) or fallback
 
 
+@lru_cache(maxsize=_KNOWN)
 def without_counter(name: str) -> str:
     """A name without its counter: `mug` of `mug-2`."""
     return _COUNTER.sub("", name)
@@ -59,20 +61,21 @@ def without_counter(name: str) -> str:
 
 def matches_target(label: str, target: str) -> bool:
     """Whether a thing labelled `label` is what somebody asks for with `target`, synonyms included."""
-    wanted = _meaning(target)
-    return bool(wanted) and _meaning(label) == wanted
+    wanted = meaning(target)
+    return bool(wanted) and meaning(label) == wanted
 
 
 def find_matches(graph: SceneGraph, target: str) -> list[SceneObject]:
     """The discovered objects that are the target (a category or an object id), nearest first, ties by id."""
     if target in graph.object_by_id:
         return [graph.object_by_id[target]]
-    wanted = _meaning(target)
-    found = [obj for obj in graph.objects if _meaning(obj.label) == wanted] if wanted else []
+    wanted = meaning(target)
+    found = [obj for obj in graph.objects if meaning(obj.label) == wanted] if wanted else []
     return sorted(found, key=lambda obj: (distance_key(obj.distance), obj.id))
 
 
-def _meaning(label: str) -> str:
+@lru_cache(maxsize=_KNOWN)
+def meaning(label: str) -> str:
     """The word that labels for the same thing have in common, '' for none."""
     return canonical(normalise(label))
 
@@ -85,7 +88,8 @@ class NameBook:
     """
 
     def __init__(self) -> None:
-        self._name_of: dict[str, str] = {}
+        self.name_of: dict[str, str] = {}
+        """The names by id, to be read: of many, that is quicker than a call for each."""
         self._id_of: dict[str, str] = {}
         self._count: dict[str, int] = {}
         self._labelled_rooms: set[str] = set()
@@ -96,15 +100,15 @@ class NameBook:
         for room in graph.rooms:
             self._name_room(room.id, room.label or labels.get(room.id, ""))
         for obj in graph.objects:
-            if obj.id not in self._name_of:
+            if obj.id not in self.name_of:
                 self._give(obj.id, sanitise(obj.label))
         for door in graph.doors:
-            if door.id not in self._name_of:
+            if door.id not in self.name_of:
                 self._give(door.id, sanitise(door.label, "door"))
 
     def name(self, element_id: str) -> str:
         """The name of a room, object or door; raises KeyError for an id that was never in a graph."""
-        return self._name_of[element_id]
+        return self.name_of[element_id]
 
     def find(self, name: str) -> str | None:
         """The id behind a name, None when nothing is called that."""
@@ -113,10 +117,10 @@ class NameBook:
     def _name_room(self, room_id: str, label: str) -> None:
         if label == UNCERTAIN_ROOM:
             label = ""
-        if room_id not in self._name_of:
+        if room_id not in self.name_of:
             self._give(room_id, sanitise(label, "room") if label else "room", numbered=not label)
         elif label and room_id not in self._labelled_rooms:
-            del self._id_of[self._name_of[room_id]]
+            del self._id_of[self.name_of[room_id]]
             self._give(room_id, sanitise(label, "room"))
         if label:
             self._labelled_rooms.add(room_id)
@@ -125,5 +129,5 @@ class NameBook:
         count = self._count.get(stem, 0) + 1
         self._count[stem] = count
         name = stem if count == 1 and not numbered else f"{stem}-{count}"
-        self._name_of[element_id] = name
+        self.name_of[element_id] = name
         self._id_of[name] = element_id

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from smallplan_planner.names import UNCERTAIN_ROOM, normalise
+from smallplan_planner.names import UNCERTAIN_ROOM, meaning, normalise
 from smallplan_planner.resources import read_yaml, resource
 from smallplan_planner.synonyms import canonical, load_synonyms
 
@@ -67,17 +67,17 @@ class Priors:
 
     def room_type(self, label: str) -> str:
         """The room type that a room's label means, '' when it is none that is known here."""
-        word = canonical(normalise(label))
+        word = meaning(label)
         return word if word in self.rooms else ""
 
     def furniture_type(self, label: str) -> str:
         """The kind of furniture that a label means, '' when it is none that is known here."""
-        word = canonical(normalise(label))
+        word = meaning(label)
         return word if word in self.furniture else ""
 
     def is_surface(self, label: str) -> bool:
         """Whether things are usually put on furniture of this label."""
-        furniture = self.furniture.get(self.furniture_type(label))
+        furniture = self.furniture.get(meaning(label))
         return furniture is not None and furniture.surface
 
     def classify_room(self, labels: Iterable[str], certainty: float = 0.6) -> str:

@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from smallplan_planner.actions import Action, ActionKind, ActionRules
-from smallplan_planner.names import NameBook, find_matches, matches_target, normalise, sanitise, without_counter
+from smallplan_planner.names import NameBook, find_matches, matches_target, meaning, sanitise, without_counter
 from smallplan_planner.priors import Priors
 from smallplan_planner.scene_graph import OpenState, SceneGraph, SceneObject, distance_key
-from smallplan_planner.synonyms import canonical
 
 PROMPT_VERSION = "4"
 """Changes whenever the text below does: a model is trained for one version."""
@@ -49,6 +47,10 @@ SPACES, DOORS, CONTAINERS, SURFACES = "Unexplored space", "Closed doors", "Close
 """Heads of the lists of options."""
 
 _MODE_LINES = {"normal": "find it", "saver": "travel little, give up rather than go far"}
+
+
+Sights = tuple[tuple[int, OpenState], ...]
+"""How a thing was seen, oldest first: (number of actions answered before, its state from then on)."""
 
 
 class ObjectView(NamedTuple):
@@ -186,42 +188,45 @@ def build_view(
     helps: Helps = Helps(),
     history: Sequence[PastAction] = (),
     discovered: Mapping[str, int] | None = None,
-    sights: Mapping[str, Sequence[tuple[int, OpenState]]] | None = None,
+    sights: Mapping[str, Sights] | None = None,
     surfaces: Sequence[SceneObject] = (),
 ) -> PromptView:
     """What the prompt shows of `graph` and of the actions that are open (`options`).
 
-    `discovered` (room id to number of actions answered before) and `sights` (object id to such numbers and the states
-    seen then, oldest first) say what the log tells when; what they lack was there from the start. `surfaces` are
-    those that the robot has not been near.
+    `discovered` (room id to number of actions answered before) and `sights` (by object id) say what the log tells when;
+    what they lack was there from the start. `surfaces` are those that the robot has not been near.
     """
     rooms_since = discovered or {}
     seen = sights or {}
+    name_of = names.name_of
     kinds = [ActionKind.NAVIGATE, ActionKind.EXPLORE, ActionKind.DONE]
     kinds += [ActionKind.GO_TO_AND_OPEN] if rules.allow_open else []
     kinds += [ActionKind.CLOSE] if rules.allow_close else []
     near = sorted((obj for obj in graph.objects if obj.distance < NEAR), key=lambda obj: (obj.distance, obj.id))
-    spaces, doors, containers = _list_options(graph, names, options)
-    matches = tuple((names.name(obj.room), names.name(obj.id)) for obj in find_matches(graph, target))
+    spaces, doors, containers = _list_options(graph, name_of, options)
+    matches = tuple((name_of[obj.room], name_of[obj.id]) for obj in find_matches(graph, target))
     return PromptView(
-        target=names.name(target) if target in graph.object_by_id else sanitise(target),
+        target=name_of[target] if target in graph.object_by_id else sanitise(target),
         mode=mode,
         kinds=tuple(sorted(kinds)),
         rooms=tuple(
             RoomView(
-                names.name(room.id),
-                _first_seen_first(_object_view(obj, names, seen.get(obj.id, ())) for obj in graph.objects_in(room.id)),
+                name_of[room.id],
+                _first_seen_first(
+                    _object_view(name_of[obj.id], seen.get(obj.id) or ((0, obj.state),))
+                    for obj in graph.objects_in(room.id)
+                ),
                 rooms_since.get(room.id, 0),
             )
             for room in sorted(graph.rooms, key=lambda room: rooms_since.get(room.id, 0))
         ),
-        robot_room=names.name(graph.robot_room) if graph.robot_room else "",
-        near=tuple(names.name(obj.id) for obj in near[:MAX_NEAR_OBJECTS]),
+        robot_room=name_of[graph.robot_room] if graph.robot_room else "",
+        near=tuple(name_of[obj.id] for obj in near[:MAX_NEAR_OBJECTS]),
         history=tuple(history),
         spaces=spaces,
         doors=doors,
         containers=containers,
-        surfaces=_nearest_first([(distance_key(obj.distance), _object_option(obj, names)) for obj in surfaces]),
+        surfaces=_nearest_first([(distance_key(obj.distance), _object_option(obj, name_of)) for obj in surfaces]),
         matches=matches if helps.matches else None,
         hints=known_places(priors, target) if helps.hints else None,
     )
@@ -243,10 +248,10 @@ def listed_matches(view: PromptView, target: str) -> tuple[tuple[str, str], ...]
     return tuple((room, name) for room, name in things if matches_target(without_counter(name), target))
 
 
-def _object_view(obj: SceneObject, names: NameBook, sights: Sequence[tuple[int, OpenState]]) -> ObjectView:
-    since, state = sights[-1] if sights else (0, obj.state)
-    earlier = tuple((since, _STATE_WORDS[state]) for since, state in sights[:-1]) if len(sights) > 1 else ()
-    return ObjectView(names.name(obj.id), _STATE_WORDS[state], since, earlier)
+@lru_cache(maxsize=4096)  # from one decision to the next most things are the same
+def _object_view(name: str, sights: Sights) -> ObjectView:
+    *before, (since, state) = sights
+    return ObjectView(name, _STATE_WORDS[state], since, tuple((since, _STATE_WORDS[state]) for since, state in before))
 
 
 def _first_seen_first(objects: Iterable[ObjectView]) -> tuple[ObjectView, ...]:
@@ -254,30 +259,30 @@ def _first_seen_first(objects: Iterable[ObjectView]) -> tuple[ObjectView, ...]:
 
 
 def _list_options(
-    graph: SceneGraph, names: NameBook, options: Sequence[Action]
+    graph: SceneGraph, name_of: Mapping[str, str], options: Sequence[Action]
 ) -> tuple[tuple[Option, ...], tuple[Option, ...], tuple[Option, ...]]:
     spaces: list[tuple[float, Option]] = []
     doors: list[tuple[float, Option]] = []
     containers: list[tuple[float, Option]] = []
-    for action in options:
-        if action.kind is ActionKind.EXPLORE:
-            frontier = graph.frontier_by_id[action.target_id]
-            room = names.name(action.room_id)
-            option = Option(room, distance_word(frontier.distance), leads_out=frontier.leads_out)
+    explore, go_to_and_open = ActionKind.EXPLORE, ActionKind.GO_TO_AND_OPEN
+    for kind, room_id, target_id in options:
+        if kind is explore:
+            frontier = graph.frontier_by_id[target_id]
+            option = Option(name_of[room_id], distance_word(frontier.distance), leads_out=frontier.leads_out)
             spaces.append((distance_key(frontier.distance), option))
-        elif action.kind is ActionKind.GO_TO_AND_OPEN:
-            door = graph.door_by_id.get(action.target_id)
+        elif kind is go_to_and_open:
+            door = graph.door_by_id.get(target_id)
             if door is None:
-                obj = graph.object_by_id[action.target_id]
-                containers.append((distance_key(obj.distance), _object_option(obj, names)))
+                obj = graph.object_by_id[target_id]
+                containers.append((distance_key(obj.distance), _object_option(obj, name_of)))
             else:
-                option = Option(names.name(action.room_id), distance_word(door.distance), names.name(door.id))
+                option = Option(name_of[room_id], distance_word(door.distance), name_of[target_id])
                 doors.append((distance_key(door.distance), option))
     return _nearest_first(spaces), _nearest_first(doors), _nearest_first(containers)
 
 
-def _object_option(obj: SceneObject, names: NameBook) -> Option:
-    return Option(names.name(obj.room), distance_word(obj.distance), names.name(obj.id))
+def _object_option(obj: SceneObject, name_of: Mapping[str, str]) -> Option:
+    return Option(name_of[obj.room], distance_word(obj.distance), name_of[obj.id])
 
 
 def _nearest_first(options: list[tuple[float, Option]]) -> tuple[Option, ...]:
@@ -372,8 +377,8 @@ def _usual_kinds(view: PromptView, options: tuple[Option, ...]) -> tuple[Option,
     """Those of a kind of furniture where the target is usually kept; all where the prompt names no usual places."""
     if not view.hints:
         return options
-    kinds = {canonical(normalise(furniture)) for hint in view.hints for furniture in hint.furniture}
-    return tuple(option for option in options if canonical(normalise(without_counter(option.name))) in kinds)
+    kinds = {meaning(furniture) for hint in view.hints for furniture in hint.furniture}
+    return tuple(option for option in options if meaning(without_counter(option.name)) in kinds)
 
 
 def split_containers(view: PromptView) -> tuple[tuple[Option, ...], tuple[Option, ...]]:
@@ -382,24 +387,25 @@ def split_containers(view: PromptView) -> tuple[tuple[Option, ...], tuple[Option
     named = _usual_kinds(view, view.containers)
     by_name = {option.name for option in named}
     others = [option for option in view.containers if option.name not in by_name]
-    rooms = list(dict.fromkeys(option.room for option in others))
+    nearest = {room: rank for rank, room in enumerate(dict.fromkeys(option.room for option in others))}
     logged = {obj.name: index for room in view.rooms for index, obj in enumerate(room.objects)}
-    others.sort(key=lambda option: (rooms.index(option.room), logged.get(option.name, len(logged))))
+    others.sort(key=lambda option: (nearest[option.room], logged.get(option.name, len(logged))))
     return named, tuple(others)
 
 
 def _other_lines(others: Sequence[Option]) -> list[str]:
     """A line for each distance, with the rooms in which the others are as far, and by name what is as far elsewhere."""
-    by_room: dict[str, Counter[str]] = {}
+    by_room: dict[str, list[str]] = {}
     for option in others:
-        by_room.setdefault(option.room, Counter())[option.distance] += 1
-    mostly = {room: max(counts, key=lambda word: counts[word]) for room, counts in by_room.items()}
-    lines = []
-    for word in DISTANCES:
-        names = [room for room, distance in mostly.items() if distance == word]
-        names += [o.name for o in others if o.distance == word != mostly[o.room]]
-        lines += [f"others {word}: {', '.join(names)}"] if names else []
-    return lines
+        by_room.setdefault(option.room, []).append(option.distance)
+    mostly = {room: max(dict.fromkeys(words), key=words.count) for room, words in by_room.items()}
+    told: dict[str, list[str]] = {}
+    for room, word in mostly.items():
+        told.setdefault(word, []).append(room)
+    for option in others:
+        if option.distance != mostly[option.room]:
+            told.setdefault(option.distance, []).append(option.name)
+    return [f"others {word}: {', '.join(told[word])}" for word in DISTANCES if word in told]
 
 
 def _option_lines(head: str, options: Sequence[Option], left_out: int, others: Sequence[str] = ()) -> list[str]:

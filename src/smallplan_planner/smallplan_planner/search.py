@@ -38,9 +38,9 @@ from smallplan_planner.actions import (
 )
 from smallplan_planner.names import UNCERTAIN_ROOM, NameBook, find_matches, normalise
 from smallplan_planner.priors import Priors
-from smallplan_planner.prompt import MODES, Helps, PastAction, PromptView, build_view
+from smallplan_planner.prompt import MODES, Helps, PastAction, PromptView, Sights, build_view
 from smallplan_planner.room_prompt import room_words
-from smallplan_planner.scene_graph import Door, Frontier, OpenState, Point, SceneGraph, SceneObject
+from smallplan_planner.scene_graph import Door, Frontier, Point, SceneGraph, SceneObject
 
 MAX_TARGET_LENGTH = 200
 """Characters of a target; whoever sends more sends something else than a name."""
@@ -215,7 +215,7 @@ class SearchEpisode:
         self._blocked: dict[str, _Block] = {}
         self._just_failed: set[str] = set()  # blocked from the next observation on
         self._discovered: dict[str, int] = {}  # by room id: actions answered before it was there
-        self._sights: dict[str, list[tuple[int, OpenState]]] = {}  # by object id: the same, and the state seen then
+        self._sights: dict[str, Sights] = {}  # by object id
         self._seen_from_near: set[str] = set()  # ids of objects
         self._questions: dict[str, RoomQuestion] = {}  # by room id
         self._settled: dict[str, tuple[str, ...]] = {}  # room id to the labels that its own rests on
@@ -256,9 +256,9 @@ class SearchEpisode:
         for room in graph.rooms:
             self._discovered.setdefault(room.id, answered)
         for obj in graph.objects:
-            seen = self._sights.setdefault(obj.id, [])
+            seen = self._sights.get(obj.id, ())
             if not seen or seen[-1][1] is not obj.state:
-                seen.append((answered, obj.state))
+                self._sights[obj.id] = (*seen, (answered, obj.state))
 
     def rooms_to_classify(self) -> tuple[RoomQuestion, ...]:
         """The rooms without a label of perception's in which other things are seen than when they were classified.

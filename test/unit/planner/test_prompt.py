@@ -76,10 +76,10 @@ def test_the_prompt_word_for_word() -> None:
         history=history,
         discovered={"k": 0, "u": 1},
         sights={
-            "cab": [(0, OpenState.CLOSED)],
-            "fri": [(1, OpenState.CLOSED), (2, OpenState.OPEN)],
-            "cab2": [(2, OpenState.CLOSED)],
-            "bed": [(1, OpenState.NONE)],
+            "cab": ((0, OpenState.CLOSED),),
+            "fri": ((1, OpenState.CLOSED), (2, OpenState.OPEN)),
+            "cab2": ((2, OpenState.CLOSED),),
+            "bed": ((1, OpenState.NONE),),
         },
         surfaces=[graph.object_by_id["bed"], graph.object_by_id["cab"]],
     )
@@ -200,8 +200,7 @@ def test_what_happens_is_added_to_the_log_and_nothing_in_it_changes() -> None:
     steps = [OpenState.CLOSED, OpenState.OPEN, OpenState.CLOSED, OpenState.OPEN]
     before: list[str] = []
     for now in range(len(steps)):
-        sights = {"cab": [(step, state) for step, state in enumerate(steps[: now + 1])], "cab2": [(now, steps[0])]}
-        sights["cab2"] = [(min(now, 2), OpenState.CLOSED)]
+        sights = {"cab": tuple(enumerate(steps[: now + 1])), "cab2": ((min(now, 2), OpenState.CLOSED),)}
         seen = replace(graph, objects=tuple(obj for obj in graph.objects if obj.id != "cab2" or now >= 2))
         history = [PastAction(f"explore(room-{step})", "explored", step) for step in range(now)]
         view = view_of(seen, history=history, sights=sights)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from smallplan_planner.names import normalise
+from smallplan_planner.names import meaning
 from smallplan_planner.priors import Priors, load_priors
 from smallplan_planner.resources import resource
-from smallplan_planner.synonyms import canonical
 from smallplan_training.errors import UserError
 
 
@@ -43,7 +42,7 @@ class Categories:
         kind = self.kinds.get(category)
         if kind is not None:
             return kind
-        word = canonical(normalise(category))
+        word = meaning(category)
         if word in self.priors.furniture:
             return Kind.CONTAINER if self.priors.furniture[word].openable else Kind.FURNITURE
         if word in self.priors.objects:
@@ -55,7 +54,7 @@ class Categories:
 
     def word_for(self, category: str) -> str:
         """The word of the priors for a category, else the category in words."""
-        word = canonical(normalise(category))
+        word = meaning(category)
         return word if word in self.priors.furniture or word in self.priors.objects else category.replace("_", " ")
 
     def room_type(self, name: str) -> str:
