@@ -175,7 +175,7 @@ class Slm:
             needed = self._check_fit(len(tokens), grammar)
             context = self._pool.take(_is_short(grammar), needed, _handle(self._adapter))
             context.reset_clock()
-            decoder = Decoder(context, self._sampler, tokens, self._lookup)
+            decoder = Decoder(context, self._sampler, self.speeds.text, tokens, self._lookup)
             writer = AnswerWriter(decoder, self._chat, self._limits, self.speeds, end)
             head = self._chat.head_tokens[HEADS[0]] if isinstance(grammar, CommandGrammar) else []
             sections = ("", "", "")

@@ -40,7 +40,7 @@ DEFAULT_LIMITS = AnswerLimits()
 
 class AnswerWriter:
     """Writes one answer with a decoder, whose context has just read the prompt (and the first line head, where there
-    is one). `end` is when it is due (s, `time.monotonic`), None: never. What it measures goes into `speeds`."""
+    is one). `end` is when it is due (s, `time.monotonic`), None: never; `speeds` is what was measured so far."""
 
     def __init__(
         self, decoder: Decoder, chat: ChatVocabulary, limits: AnswerLimits, speeds: Speeds, end: float | None
@@ -67,7 +67,7 @@ class AnswerWriter:
                 break
             if b"\n" in piece and re.search(rb"(^|\n)Command:[^\n]*\n", text):
                 break
-            self._push([token])
+            self._decoder.push([token])
         return text.decode("utf-8", "replace")
 
     def write_sections(self, grammar: CommandGrammar) -> tuple[str, str, str]:
@@ -104,7 +104,7 @@ class AnswerWriter:
                 choice = grammar.complete(text[len(grammar.lead) :])
                 self.grammar_time += time.monotonic() - asked
                 if choice is None:  # else nothing comes after it
-                    self._push([token])
+                    self._decoder.push([token])
         return choice
 
     def _spell(self, grammar: CommandGrammar) -> Spellings:
@@ -115,17 +115,11 @@ class AnswerWriter:
     def _write_spelled(self, spellings: Spellings) -> str:
         """One of these choices: where they differ, the likeliest next token of them."""
         while (choice := spellings.only) is None:
-            self._push(spellings.forced)
+            self._decoder.push(spellings.forced)
             asked = time.monotonic()
             spellings = spellings.after(self._decoder.sample_among(spellings.open))
             self.grammar_time += time.monotonic() - asked
         return choice
-
-    def _push(self, tokens: Sequence[int]) -> None:
-        """Go on with these tokens, and learn from a single one what one takes; several together take less each."""
-        begun = time.monotonic()
-        if self._decoder.push(tokens) == 1:
-            self._speeds.text.learn(1, time.monotonic() - begun)
 
     def _sample_allowed(self, state: GrammarState) -> int:
         """The choice among the tokens that the grammar allows, for when the free choice is none of them."""
@@ -141,7 +135,7 @@ class AnswerWriter:
         for _ in range(limit):
             if not budget.allows_token():
                 self.cut = True
-                self._push(self._chat.head_tokens[heads[-1]])
+                self._decoder.push(self._chat.head_tokens[heads[-1]])
                 return _one_line(text), heads[-1]
             token = self._decoder.sample()
             piece = self._chat.piece(token)
@@ -152,10 +146,10 @@ class AnswerWriter:
                 for head, ending in endings:
                     at = text.find(ending, max(0, len(text) - len(piece) - len(ending)))
                     if at >= 0:
-                        self._push(self._cut_after(head, token, piece, len(text) - at - len(head)))
+                        self._decoder.push(self._cut_after(head, token, piece, len(text) - at - len(head)))
                         return _one_line(text[:at]), head
-            self._push([token])
-        self._push(self._chat.head_tokens[heads[0]])
+            self._decoder.push([token])
+        self._decoder.push(self._chat.head_tokens[heads[0]])
         return _one_line(text), heads[0]
 
     def _cut_after(self, head: str, token: int, piece: bytes, surplus: int) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from smallplan_planner.generation import SlmError
 
@@ -18,12 +18,13 @@ def check_cores(cores: Collection[int]) -> None:
         )
 
 
-@contextmanager
-def pinned(cores: Collection[int]) -> Iterator[None]:
+def pinned(cores: Collection[int]) -> AbstractContextManager[None]:
     """Keeps this thread on these processors, and with it the threads that llama.cpp starts from it; none: on any."""
-    if not cores:
-        yield
-        return
+    return _pinned(cores) if cores else nullcontext()
+
+
+@contextmanager
+def _pinned(cores: Collection[int]) -> Iterator[None]:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:

@@ -7,8 +7,10 @@ counts only where the model chooses the same one, and the answer is that of the 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
+from smallplan_planner.slm_budget import Speed
 from smallplan_planner.slm_context import ModelContext
 from smallplan_planner.slm_sampling import GrammarState, Sampler
 
@@ -17,12 +19,16 @@ class Decoder:
     """Tokens of one answer, behind a prompt that the context has just read.
 
     `lookup` is how many tokens are drafted at most, 0 for none; the sampler has to choose the likeliest token then.
+    What a token takes that is evaluated alone goes into `speed`.
     """
 
-    def __init__(self, context: ModelContext, sampler: Sampler, prompt: Sequence[int], lookup: int = 0) -> None:
+    def __init__(
+        self, context: ModelContext, sampler: Sampler, speed: Speed, prompt: Sequence[int], lookup: int = 0
+    ) -> None:
         self.context = context
         self.generated = 0  # tokens that the model chose
         self._sampler = sampler
+        self._speed = speed
         self._lookup = lookup
         self._text = list(prompt) if lookup else []
         self._draft: list[int] = []  # evaluated, but not chosen yet
@@ -42,14 +48,19 @@ class Decoder:
         self.generated += 1
         return self._sampler.choose_among(self.context, tokens, self._at)
 
-    def push(self, tokens: Sequence[int]) -> int:
-        """Go on with these tokens; returns how many were evaluated, as no draft held them.
-
-        Raises `Stopped` and `SlmError`.
-        """
-        if not self._lookup:
+    def push(self, tokens: Sequence[int]) -> None:
+        """Go on with these tokens. Raises `Stopped` and `SlmError`."""
+        begun = time.monotonic()
+        if self._lookup:
+            evaluated = self._push_drafted(tokens)
+        else:
             self.context.evaluate(tokens)
-            return len(tokens)
+            evaluated = len(tokens)
+        if evaluated == 1:  # several together take less each
+            self._speed.learn(1, time.monotonic() - begun)
+
+    def _push_drafted(self, tokens: Sequence[int]) -> int:
+        """As `push`; returns how many were evaluated, as no draft held them."""
         evaluated = 0
         for token in tokens:
             self._text.append(token)
