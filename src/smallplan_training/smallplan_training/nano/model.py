@@ -9,7 +9,7 @@ diagonal. All exact. `to_hugging_face` gives the weights under transformers' nam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,6 +187,12 @@ class NanoModel(nn.Module):
             }
             state |= {f"model.layers.{index}.{name}.weight": weight for name, weight in parts.items()}
         return {name: weight.detach().float().cpu().contiguous() for name, weight in state.items()}
+
+    @torch.no_grad()
+    def average(self, others: Sequence[NanoModel]) -> None:
+        """Set the weights to the mean of them and of others' of the same shape."""
+        weights = [model.to_hugging_face() for model in (self, *others)]
+        self.load_hugging_face({name: torch.stack([w[name] for w in weights]).mean(0) for name in weights[0]})
 
     def load_hugging_face(self, state: Mapping[str, Tensor]) -> None:
         """Take over weights that `to_hugging_face` gave; raises KeyError when one is missing."""

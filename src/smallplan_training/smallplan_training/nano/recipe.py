@@ -92,7 +92,11 @@ METADATA: dict[str, str | int] = {
 
 @dataclass(frozen=True)
 class PhaseConfig:
-    """One phase: what it trains on, and how. `use` names earlier phases whose samples serve again."""
+    """One phase: what it trains on, and how.
+
+    `use` names earlier phases whose samples serve again, `average` such whose weights are averaged with its own at its
+    end: the mean may be better than each (Wortsman et al., Model soups, 2022).
+    """
 
     name: str
     imagined: int = 0  # samples of imagined situations
@@ -103,6 +107,7 @@ class PhaseConfig:
     variations: int = 6  # further samples of each simulated situation
     max_tokens: int = 640  # samples that are longer are left out
     use: tuple[str, ...] = ()
+    average: tuple[str, ...] = ()
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
@@ -125,8 +130,9 @@ class RecipeConfig:
         if not names or len(set(names)) < len(names):
             raise UserError(f"phases are {names}; expected at least one, each with a name of its own")
         for index, phase in enumerate(self.phases):
-            if not set(phase.use) <= set(names[:index]):
-                raise UserError(f"phase {phase.name!r} uses {list(phase.use)}; expected some of {names[:index]}")
+            for does, others in (("uses", phase.use), ("averages", phase.average)):
+                if not set(others) <= set(names[:index]):
+                    raise UserError(f"phase {phase.name!r} {does} {list(others)}; expected some of {names[:index]}")
             if phase.model_episodes and not index:
                 raise UserError(f"phase {phase.name!r}: the first phase has no model to meet situations with")
 
@@ -258,7 +264,9 @@ class Recipe:
         command = tokenizer.encode("\nCommand:")[0]
         trainer = Trainer(model, data, held_out, run, phase.train, tokenizer.pad_id, command)
         trainer.train()
-        save_folder(trainer.model.to("cpu"), tokenizer, self.folder / phase.name / "checkpoint")
+        model = trainer.model.to("cpu")
+        model.average([load_folder(self.folder / name / "checkpoint") for name in phase.average])
+        save_folder(model, tokenizer, self.folder / phase.name / "checkpoint")
 
     def load_samples(self, phase: PhaseConfig) -> tuple[SampleSet, SampleSet]:
         """(training, held-out) samples: the held-out ones come from the phase's first shard of each kind."""

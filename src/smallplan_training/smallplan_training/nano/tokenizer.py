@@ -55,7 +55,7 @@ SPACE = "\u2581"  # how SentencePiece writes a space
 _WORD = re.compile(r"[^\W\d_]+")
 _REASONS = (": a usual place", ": a usual room is not found yet", *(f": it is {word}" for word in DISTANCES))
 PHRASES = (
-    *(" yet. Options: ", " is in ", " is found, so I stop.", "Not worth the way, so I stop.", "space in "),
+    *(" yet. Options: ", " is in ", " is found, so I stop.", "Not worth the way, so I stop."),
     *(f"{reason}, so I {act}." for reason in _REASONS for act in ("open it", "look there")),
     *(f", {word}, " for word in DISTANCES),
     *(f"{chance}{end}" for _, _, chance in CHANCES for end in ("; ", ".")),

@@ -287,13 +287,13 @@ def _search(view: PromptView, candidates: list[Candidate]) -> Response:
 
 
 def _describe(candidate: Candidate) -> str:
-    option = candidate.option
-    return f"{option.name or 'space'} in {option.room}, {option.distance}, {candidate.chance}"
+    option = candidate.option  # its name tells what it is, that of a room its space: few words to write
+    return f"{option.name or option.room}, {option.distance}, {candidate.chance}"
 
 
 def _reason(view: PromptView, best: Candidate) -> str:
     option = best.option
-    thing = f"{option.name or 'space'} in {option.room}"
+    thing = f"{option.name} in {option.room}" if option.name else option.room
     act = "open it" if best.kind is ActionKind.GO_TO_AND_OPEN else "look there"
     if not best.usual:
         return f"{thing}: it is {option.distance}, so I {act}."

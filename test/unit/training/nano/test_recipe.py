@@ -26,7 +26,7 @@ from smallplan_planner.response import parse_response
 from smallplan_planner.search import SearchConfig
 from smallplan_training import export
 from smallplan_training.errors import UserError
-from smallplan_training.nano.checkpoint_folder import save_folder
+from smallplan_training.nano.checkpoint_folder import load_folder, save_folder
 from smallplan_training.nano.model import ModelConfig, NanoModel
 from smallplan_training.nano.recipe import (
     SAVER_EVERY,
@@ -74,6 +74,7 @@ def test_the_projects_recipe_is_one() -> None:
         ("phases: [{name: a, colour: red}]", "unknown field colour in phases"),
         ("phases: [{name: a}, {name: a}]", "each with a name of its own"),
         ("phases: [{name: a, use: [b]}]", "uses .*'b'"),
+        ("phases: [{name: a}, {name: b, average: [b]}]", "averages .*'b'"),
         ("phases: [{name: a}]\nstages: missing.yaml", "missing.yaml"),
         ("phases: [{name: a}]\nstages: nano.yaml", "unknown field phases"),
         ("phases: [{name: a, train: {steps: 0}}]", "steps >= 1"),
@@ -116,6 +117,28 @@ def test_held_out_samples_are_never_trained_on(sample_set: SampleSet, tmp_path: 
 
     assert not texts(held_out) & texts(second)
     assert texts(held_out) <= texts(first)
+
+
+def test_a_phase_ends_with_the_mean_of_its_weights_and_those_of_earlier_ones(
+    sample_set: SampleSet, tokenizer: NanoTokenizer, tiny: ModelConfig, tmp_path: Path
+) -> None:
+    def trained(average: tuple[str, ...], folder: Path) -> list[dict[str, torch.Tensor]]:
+        for name in "ab":
+            sample_set.take(np.arange(20)).save(folder / name / "samples/imagined-00000.npz")
+        (folder / "tokenizer.model").write_bytes(tokenizer.model)
+        settings = TrainConfig(steps=2, batch_tokens=2048, device="cpu")
+        phases = (PhaseConfig("a", train=settings), PhaseConfig("b", average=average, train=settings))
+        recipe = Recipe(RecipeConfig(phases, vocab_size=len(tokenizer), model=tiny, held_out=5), folder, 1)
+        for index in range(2):
+            recipe.train(index)
+        return [load_folder(folder / name / "checkpoint").to_hugging_face() for name in "ab"]
+
+    first, alone = trained((), tmp_path / "alone")
+    again, averaged = trained(("a",), tmp_path / "averaged")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["model.norm.weight"], alone["model.norm.weight"])
+    for name, weights in averaged.items():
+        assert torch.allclose(weights, (first[name] + alone[name]) / 2, atol=1e-6)
 
 
 def test_a_phase_without_samples_is_told(tmp_path: Path) -> None:
