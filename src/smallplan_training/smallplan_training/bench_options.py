@@ -1,7 +1,8 @@
 """What each option of the planner's language model is worth: the same situations, with and without it.
 
-Each set of options runs in a process of its own, so that its peak memory is its own too. It goes through the
-situations several times, and the fastest time counts, which was disturbed least by what else runs on the machine.
+Each set of options runs in processes of its own, so that its peak memory is its own too. All sets take turns for a few
+rounds, and of each the fastest time counts, which was disturbed least by what else runs on the machine: its speed
+changes from minute to minute, and sets measured one behind the other would be told apart by that.
 Answers may differ where numbers are rounded differently: `same_commands` says how often the command stayed.
 """
 
@@ -19,7 +20,8 @@ from smallplan_training.errors import UserError
 
 DEFAULTS = "defaults"
 NO_REUSE = "reuse off"
-_PASSES = 3
+_ROUNDS = 3
+_PASSES = 2  # of a process: the first one fills caches
 
 
 @dataclass(frozen=True)
@@ -68,19 +70,23 @@ def measure_options(
 
     Why there are none of a set that the model can't have stands in `absent`. Raises `UserError` without the defaults'.
     """
-    measured: dict[str, OptionFigures] = {}
-    for name, settings in sets_of_options(threads).items():
-        task = OptionsTask(model, {"n_threads": threads, **settings}, searches)
+    sets = sets_of_options(threads)
+    measured: dict[str, list[OptionFigures]] = {name: [] for name in sets}
+    for name in [*sets] * _ROUNDS:
+        if name not in measured:
+            continue
+        task = OptionsTask(model, {"n_threads": threads, **sets[name]}, searches)
         try:
-            measured[name] = in_own_process(measure_settings, task)
+            measured[name].append(in_own_process(measure_settings, task))
         except UserError as error:
             if name == DEFAULTS:
                 raise
             absent[f"options.{name}"] = str(error)
-    base = measured[DEFAULTS].seconds
+            measured.pop(name)
+    best = {name: min(rounds, key=lambda one: one.seconds) for name, rounds in measured.items()}
+    base = best[DEFAULTS].seconds
     return {
-        name: {**asdict(figures), "times_default": round(figures.seconds / base, 3)}
-        for name, figures in measured.items()
+        name: {**asdict(figures), "times_default": round(figures.seconds / base, 3)} for name, figures in best.items()
     }
 
 

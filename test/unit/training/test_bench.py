@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -14,7 +15,14 @@ from smallplan_planner.actions import Action
 from smallplan_planner.slm import Slm
 from smallplan_training import bench, bench_options
 from smallplan_training.bench_grammar import measure_grammar
-from smallplan_training.bench_options import DEFAULTS, OptionsTask, measure_options, measure_settings
+from smallplan_training.bench_options import (
+    DEFAULTS,
+    NO_REUSE,
+    OptionFigures,
+    OptionsTask,
+    measure_options,
+    measure_settings,
+)
 from smallplan_training.bench_searches import Moment, RecordedSearch, first_decisions, replay
 from smallplan_training.bench_soak import SoakTask, run_soak
 from smallplan_training.errors import UserError
@@ -110,6 +118,26 @@ def test_options_that_a_model_can_not_have_are_told(
     absent: dict[str, str] = {}
     assert list(measure_options(model, 1, searches, absent)) == [DEFAULTS]
     assert "cache_type is 'f3'" in absent["options.odd"]
+
+
+def test_sets_of_options_take_turns_and_of_each_the_fastest_time_counts(
+    model: Path, searches: tuple[RecordedSearch, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets: dict[str, dict[str, Any]] = {DEFAULTS: {}, NO_REUSE: {"reuse": False}}
+    monkeypatch.setattr(bench_options, "sets_of_options", lambda threads: sets)
+    usual = measure_settings(OptionsTask(model, {"n_threads": 1}, searches))
+    times = iter((3.0, 5.0, 2.0, 8.0, 4.0, 6.0))
+    asked = []
+
+    def measure(_: object, task: OptionsTask) -> OptionFigures:
+        asked.append(task.settings.get("reuse", True))
+        return replace(usual, seconds=next(times))
+
+    monkeypatch.setattr(bench_options, "in_own_process", measure)
+    found = measure_options(model, 1, searches, {})
+    assert asked == [True, False] * 3
+    assert [found[name]["seconds"] for name in sets] == [2.0, 5.0]
+    assert found[NO_REUSE]["times_default"] == 2.5
 
 
 def test_options_of_the_trainer_are_refused_without_it(tmp_path: Path) -> None:
