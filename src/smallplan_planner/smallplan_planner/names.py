@@ -69,8 +69,7 @@ def find_matches(graph: SceneGraph, target: str) -> list[SceneObject]:
     """The discovered objects that are the target (a category or an object id), nearest first, ties by id."""
     if target in graph.object_by_id:
         return [graph.object_by_id[target]]
-    wanted = meaning(target)
-    found = [obj for obj in graph.objects if meaning(obj.label) == wanted] if wanted else []
+    found = [obj for obj in graph.objects if matches_target(obj.label, target)]
     return sorted(found, key=lambda obj: (distance_key(obj.distance), obj.id))
 
 

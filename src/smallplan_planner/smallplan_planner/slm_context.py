@@ -205,11 +205,8 @@ class ModelContext:
 
     def evaluate(self, tokens: Sequence[int]) -> None:
         """Append tokens; afterwards the next one can be sampled. Raises `Stopped` and `SlmError`."""
-        while len(tokens) > self._batch:
-            self._decode(tokens[: self._batch], self._last)
-            tokens = tokens[self._batch :]
-        if tokens:
-            self._decode(tokens, self._last)
+        for begin in range(0, len(tokens), self._batch):
+            self._decode(tokens[begin : begin + self._batch], self._last)
 
     def evaluate_each(self, tokens: Sequence[int]) -> None:
         """Append a few tokens (as many as `ContextSettings.outputs`) of which each one's successor can be sampled."""
